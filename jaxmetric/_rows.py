@@ -1,0 +1,284 @@
+"""The engine: blocks of anchor rows streamed through a row function.
+
+A loss is a function of one block of rows, [b, n] distances with their masks. The
+engine decides how many rows a block has (one block is the dense case), masks the
+padding of the last one, gathers the references of all devices first where there are
+several, and turns what the rows return into a number.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmetric import _checks, _geometry, _numerics, pairs, reductions
+from jaxmetric._comparison import Comparison
+from jaxmetric._geometry import Distance, Geometry
+from jaxmetric.reductions import LossStats, Reduction
+
+# Numbers in the matrix of one block: it stays in a CPU core's cache, and fills an
+# accelerator.
+_CPU_ELEMENTS, _CPU_ROWS = 2**19, 32
+_ACCELERATOR_ELEMENTS, _ACCELERATOR_ROWS = 2**24, 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A block of anchor rows against all references.
+
+    Attributes:
+      distances: [b, n] in float32 or wider.
+      positive, negative: [b, n] bool; rows that do not exist have neither.
+      where: [b] bool, which rows exist.
+      labels: [b] integer.
+      geometry: the prepared rows of the block and of all references.
+      distance: the name or callable behind `distances`.
+      segments: where the candidates of each row stand among the references sorted by
+        label, for formulas that visit positives one by one; None unless asked for.
+    """
+
+    distances: jax.Array
+    positive: jax.Array
+    negative: jax.Array
+    where: jax.Array
+    labels: jax.Array
+    geometry: Geometry
+    distance: Distance
+    segments: pairs.ClassSegments | None
+
+    @property
+    def similarities(self) -> jax.Array:
+        """[b, n]: the cosine itself, or minus any other distance."""
+        if self.distance == "cosine":
+            return 1 - self.distances
+        return -self.distances
+
+    @property
+    def has_both(self) -> jax.Array:
+        """[b] bool, rows with at least one positive and one negative."""
+        return jnp.any(self.positive, -1) & jnp.any(self.negative, -1)
+
+
+def row_loss(
+    comparison: Comparison,
+    row: Callable[..., LossStats],
+    hyper: tuple[jax.Array, ...] = (),
+    static: tuple[Any, ...] = (),
+    *,
+    reduction: Reduction,
+    block_size: int | None,
+    function: str,
+    by_class: bool = False,
+) -> jax.Array | LossStats:
+    """Return the loss of a row formula.
+
+    `row(block, *hyper, *static)` returns the `LossStats` of the rows of a block. A
+    hyper-parameter is a scalar, or [m] with one number an anchor, which the row
+    receives as a column [b, 1]. With `by_class` the blocks have their `segments`.
+    """
+    reductions.check_reduction(function, reduction)
+    _checks.block_size(function, block_size)
+    options = (row, static, reduction, block_size, by_class)
+    return _row_loss(comparison, hyper, options)
+
+
+@partial(jax.jit, static_argnames="options")
+def _row_loss(
+    comparison: Comparison, hyper: tuple[jax.Array, ...], options: tuple
+) -> jax.Array | LossStats:
+    """Prepare, map and reduce; compiled once for each row formula and shape."""
+    row, static, reduction, block_size, by_class = options
+    comparison = gather(comparison)
+    geometry = prepare(comparison)
+    body = lambda block, *hyper: row(block, *hyper, *static)  # noqa: E731
+    stats = map_rows(comparison, geometry, body, hyper, block_size, by_class=by_class)
+    return finish(comparison, stats, reduction)
+
+
+def anchor_terms(terms: jax.Array, is_counted: jax.Array) -> LossStats:
+    """Return the statistics of rows with one term each, [b], where they are counted."""
+    terms = jnp.where(is_counted, terms, 0)
+    count, active = is_counted.astype(jnp.int32), (terms > 0).astype(jnp.int32)
+    return LossStats(terms, count, active)
+
+
+def pair_terms(terms: jax.Array, is_term: jax.Array) -> LossStats:
+    """Return the statistics of rows of [b, n] terms, one a pair where there is one."""
+    terms = jnp.where(is_term, terms, 0)
+    return LossStats(
+        jnp.sum(terms, -1),
+        jnp.sum(is_term, -1, dtype=jnp.int32),
+        jnp.sum(terms > 0, -1, dtype=jnp.int32),
+    )
+
+
+def gather(comparison: Comparison) -> Comparison:
+    """Give self pairs their index, and every device the references of all devices."""
+    rows = jnp.arange(comparison.num_rows, dtype=jnp.int32)
+    is_self, axis_name = comparison.y is None, comparison.axis_name
+    if axis_name is None:
+        index = rows if is_self else None
+        anchors = comparison.anchors._replace(index=index)
+        return dataclasses.replace(comparison, anchors=anchors)
+    if is_self:
+        index = lax.axis_index(axis_name) * comparison.num_rows + rows
+        sides = (comparison.x, comparison.anchors)
+        anchors = comparison.anchors._replace(index=index)
+    else:
+        sides, anchors = (comparison.y, comparison.references), comparison.anchors
+
+    # Inputs that are alike on all devices are used as they are, where JAX tracks that.
+    is_tracked = axis_name in _numerics.varying_axes(lax.axis_index(axis_name))
+
+    def gather_rows(a: jax.Array) -> jax.Array:
+        if is_tracked and axis_name not in _numerics.varying_axes(a):
+            return a
+        return lax.all_gather(a, axis_name, tiled=True)
+
+    y, references = jax.tree.map(gather_rows, sides)
+    return dataclasses.replace(comparison, y=y, anchors=anchors, references=references)
+
+
+def prepare(comparison: Comparison) -> Geometry:
+    """Return the prepared rows of both sides."""
+    return _geometry.prepare(
+        comparison.x,
+        comparison.y,
+        comparison.anchors.where,
+        comparison.references.where,
+        comparison.distance,
+    )
+
+
+def map_rows(
+    comparison: Comparison,
+    geometry: Geometry,
+    body: Callable[..., Any],
+    per_row: tuple[jax.Array, ...],
+    block_size: int | None,
+    *,
+    by_class: bool = False,
+) -> Any:
+    """Return the pytree of [m, ...] arrays that `body` makes of the blocks.
+
+    It is called as `body(block, *per_row)`, with a column for each [m] array. Blocks
+    are rematerialised in the backward pass, so memory is O(block x n) there too.
+    """
+    m, n = comparison.num_rows, geometry.y.shape[0]
+    columns = tuple(a for a in per_row if a.ndim)
+    order, places = None, None
+    if by_class:
+        segments = pairs.class_segments(comparison.anchors, comparison.references)
+        # The order is shared by all rows; the rest is theirs.
+        order, places = segments.order, segments._replace(order=None)
+    parts = (
+        (geometry.x, geometry.x_centred, geometry.x_exists),
+        comparison.anchors,
+        columns,
+        places,
+    )
+
+    def one_block(parts: Any) -> Any:
+        (x, x_centred, x_exists), anchors, columns, places = parts
+        rows = geometry._replace(x=x, x_centred=x_centred, x_exists=x_exists)
+        positive, negative = pairs.pair_masks(anchors, comparison.references)
+        block = Block(
+            distances=_geometry.block_distances(
+                rows, comparison.distance, comparison.precision
+            ),
+            positive=positive,
+            negative=negative,
+            where=anchors.where,
+            labels=anchors.labels,
+            geometry=rows,
+            distance=comparison.distance,
+            segments=None if places is None else places._replace(order=order),
+        )
+        columns = iter(columns)
+        return body(block, *(next(columns)[:, None] if a.ndim else a for a in per_row))
+
+    def by_blocks(block_size: int, parts: Any) -> Any:
+        if block_size >= m:
+            return one_block(parts)
+        num_blocks = -(-m // block_size)
+
+        def split(a: jax.Array) -> jax.Array:
+            # Padded anchors have where=False, so they add exactly 0.
+            padding = ((0, num_blocks * block_size - m),) + ((0, 0),) * (a.ndim - 1)
+            return jnp.pad(a, padding).reshape((num_blocks, block_size) + a.shape[1:])
+
+        checkpointed = jax.checkpoint(one_block, prevent_cse=False)
+        result = lax.map(checkpointed, jax.tree.map(split, parts))
+        return jax.tree.map(lambda a: a.reshape((-1,) + a.shape[2:])[:m], result)
+
+    if block_size is not None:
+        return by_blocks(block_size, parts)
+    cpu = _rows_of_a_block(m, n, _CPU_ELEMENTS, _CPU_ROWS)
+    accelerator = _rows_of_a_block(m, n, _ACCELERATOR_ELEMENTS, _ACCELERATOR_ROWS)
+    if cpu == accelerator:
+        return by_blocks(cpu, parts)
+    # Only the branch of the platform at hand is ever lowered.
+    return lax.platform_dependent(
+        parts, cpu=partial(by_blocks, cpu), default=partial(by_blocks, accelerator)
+    )
+
+
+def to_search(
+    comparison: Comparison, geometry: Geometry
+) -> tuple[Comparison, Geometry]:
+    """Return both for a search under stop-gradient, where only the order matters."""
+    geometry = lax.stop_gradient(geometry)
+    if comparison.distance == "euclidean":
+        # Squares have the same order and cost no root. Without the scale, they stay
+        # in the range of the format.
+        comparison = dataclasses.replace(comparison, distance="sqeuclidean")
+        geometry = geometry._replace(scale=jnp.ones_like(geometry.scale))
+    return comparison, geometry
+
+
+def finish(
+    comparison: Comparison, stats: LossStats, reduction: Reduction
+) -> jax.Array | LossStats:
+    """Reduce the statistics of all anchors; NaN if an existing row is not finite."""
+    loss = reductions.reduce(
+        stats,
+        reduction,
+        weights=comparison.weights,
+        axis_name=comparison.axis_name,
+    )
+    return poisoned(loss, is_finite(comparison))
+
+
+def poisoned(loss: jax.Array | LossStats, is_good: jax.Array) -> jax.Array | LossStats:
+    """Return the loss, or NaN in its place unless all existing rows are good."""
+    if isinstance(loss, LossStats):
+        return loss._replace(total=jnp.where(is_good, loss.total, jnp.nan))
+    return jnp.where(is_good, loss, jnp.nan)
+
+
+def is_finite(comparison: Comparison) -> jax.Array:
+    """Return whether every existing row, on every device, is finite and has its proxy.
+
+    Comparisons drop NaN and the hinge swallows it, so non-finite rows are put back
+    into the loss by this flag.
+    """
+    is_good = comparison.is_valid
+    is_good &= _numerics.is_finite(comparison.x, comparison.anchors.where)
+    if comparison.y is not None:
+        is_good &= _numerics.is_finite(comparison.y, comparison.references.where)
+    if comparison.axis_name is not None:
+        is_good = lax.pmin(is_good.astype(jnp.int32), comparison.axis_name) > 0
+    return is_good
+
+
+def _rows_of_a_block(m: int, n: int, elements: int, minimum: int) -> int:
+    """Return how many of m rows make a block, from static shapes only."""
+    rows = max(minimum, elements // n)
+    if rows >= m:
+        return m
+    # Equal blocks: the last one is as full as the rest, give or take a row.
+    return -(-m // -(-m // rows))

@@ -1,0 +1,65 @@
+"""Which references a row selects: the hardest, or the semi-hard for each positive.
+
+Shared by the losses that select and recompute and by the miners. Everything here runs
+under stop-gradient and returns indices, not masks of equal values: the same distance
+computed in two kernels can differ in its last bit.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmetric import _numerics
+from jaxmetric._rows import Block
+
+
+def hardest(block: Block) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return [b] farthest positives and nearest negatives, and who has both."""
+    p = _numerics.masked_argmax(block.distances, block.positive)
+    n = _numerics.masked_argmin(block.distances, block.negative)
+    return p, n, block.has_both
+
+
+def semi_hard(
+    block: Block, d: jax.Array
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
+    """Return the function of a slot that selects each row's semi-hard pair there.
+
+    It gives [b] positives, their negatives (the nearest one strictly beyond the
+    positive, else the farthest), and whether the slot holds a pair. `d` are the
+    block's distances under stop-gradient.
+    """
+    segments, rows = block.segments, jnp.arange(d.shape[0])
+    assert segments is not None
+    farthest = _numerics.masked_argmax(d, block.negative)
+    has_negative = jnp.any(block.negative, -1)
+
+    def select(slot: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        p, exists = segments.candidate(slot)
+        exists &= block.positive[rows, p] & has_negative
+        is_beyond = block.negative & (d > d[rows, p][:, None])
+        nearest = _numerics.masked_argmin(d, is_beyond)
+        return p, jnp.where(jnp.any(is_beyond, -1), nearest, farthest), exists
+
+    return select
+
+
+def visit_positives(step: Callable[..., Any], start: tuple, block: Block) -> tuple:
+    """Return the state after `state = step(slot, state)` for every slot of positives.
+
+    The number of slots is the largest class at hand, known only at run time; so the
+    loop cannot be differentiated, and is not: see the losses that use it.
+    """
+    assert block.segments is not None
+    largest = jnp.max(block.segments.size)
+    start = (jnp.int32(0), start)
+    start = _numerics.varying_like(start, block.distances, block.segments.size)
+    _, state = lax.while_loop(
+        lambda loop: loop[0] < largest,
+        lambda loop: (loop[0] + 1, step(*loop)),
+        start,
+    )
+    return state

@@ -1,0 +1,413 @@
+"""Triplets found in the batch: all of them, the hardest, or the semi-hard ones.
+
+Batch-all never forms the cube: it counts, without gradient, how often each distance
+takes part in an active triplet, and lets a linear form carry the derivatives.
+Batch-hard and semi-hard select by index, then compute the selected distances afresh.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxmetric import (
+    _checks,
+    _comparison,
+    _geometry,
+    _numerics,
+    _rows,
+    _selection,
+    reductions,
+)
+from jaxmetric._comparison import Comparison
+from jaxmetric._geometry import Distance, Precision
+from jaxmetric._rows import Block
+from jaxmetric.losses.triplets import triplet_terms
+from jaxmetric.reductions import LossStats, Reduction
+
+__all__ = [
+    "batch_all_triplet_loss",
+    "batch_hard_triplet_loss",
+    "semi_hard_triplet_loss",
+]
+
+
+def batch_all_triplet_loss(
+    embeddings: jax.Array,
+    labels: ArrayLike,
+    *,
+    margin: ArrayLike = 0.2,
+    soft: bool = False,
+    distance: Distance = "euclidean",
+    precision: Precision = "highest",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    ref_embeddings: jax.Array | None = None,
+    ref_labels: ArrayLike | None = None,
+    ref_where: ArrayLike | None = None,
+    ref_ids: ArrayLike | None = None,
+    reduction: Reduction = "mean_active",
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> jax.Array | LossStats:
+    """Pull equal labels nearer than other labels by a margin, over all triplets.
+
+    L = sum over (a, p, n) of max(0, d(a, p) + margin - d(a, n)) / number above 0
+
+    Every valid triplet is a term; by default the mean is over the active ones. Without
+    a valid triplet the loss is 0. With `soft` the terms are softplus(d(a, p) - d(a, n))
+    and the margin is not used.
+
+    Args:
+      embeddings: [batch, dim] floating. Need not be normalised.
+      labels: [batch] integer. Only equality is used.
+      margin: in units of `distance`; a number, a scalar array or one an anchor
+        [batch].
+      soft: softplus instead of the hinge.
+      distance: a name or a callable; see `pairwise_distance`.
+      precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
+        reduction, block_size, axis_name: as in `jaxmetric.losses`.
+
+    Returns:
+      Scalar float32 or wider; with reduction="none" a `LossStats` of [batch] arrays.
+
+    Raises:
+      ValueError: shapes, names or ranges do not fit. TypeError: dtypes do not fit.
+
+    Memory: O(block x batch), forward and backward; the cube of all triplets is never
+    formed. Time: O(batch^2 (dim + largest class)).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, y = jnp.array([[0.0], [1.0], [3.0], [7.0]]), jnp.array([0, 0, 1, 1])
+      >>> print(f"{batch_all_triplet_loss(x, y, margin=2.0):.4f}")
+      2.6667
+
+    Source: Hermans, Beyer, Leibe. In Defense of the Triplet Loss for Person
+    Re-Identification. 2017. arXiv:1703.07737, equation 6.
+    """
+    function = "batch_all_triplet_loss"
+    comparison = _comparison.compare(
+        function,
+        embeddings,
+        labels,
+        distance=distance,
+        precision=precision,
+        where=where,
+        weights=weights,
+        ids=ids,
+        ref_embeddings=ref_embeddings,
+        ref_labels=ref_labels,
+        ref_where=ref_where,
+        ref_ids=ref_ids,
+        axis_name=axis_name,
+    )
+    rows = comparison.num_rows
+    margin = _checks.number(function, "margin", margin, comparison.dtype, rows=rows)
+    body = _batch_all_soft if soft else _batch_all_hinge
+    return _rows.row_loss(
+        comparison,
+        body,
+        (jnp.broadcast_to(margin, (rows,)),),
+        function=function,
+        reduction=reduction,
+        block_size=block_size,
+        by_class=True,
+    )
+
+
+def batch_hard_triplet_loss(
+    embeddings: jax.Array,
+    labels: ArrayLike,
+    *,
+    margin: ArrayLike = 0.2,
+    soft: bool = False,
+    distance: Distance = "euclidean",
+    precision: Precision = "highest",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    ref_embeddings: jax.Array | None = None,
+    ref_labels: ArrayLike | None = None,
+    ref_where: ArrayLike | None = None,
+    ref_ids: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> jax.Array | LossStats:
+    """Pull each anchor's farthest positive nearer than its nearest negative.
+
+    L = mean over anchors of max(0, max_p d(a, p) + margin - min_n d(a, n))
+
+    An anchor counts if it has at least one positive and one negative; without any such
+    anchor the loss is 0. Equally hard candidates: the lowest index gets the gradient.
+    With `soft` the terms are softplus(max_p d - min_n d) and the margin is not used.
+    The candidates are searched without gradient, their distances computed afresh in
+    difference form. Unlike TF-Addons and sentence-transformers, anchors without a
+    positive are not averaged in.
+
+    Args:
+      embeddings: [batch, dim] floating. Need not be normalised.
+      labels: [batch] integer. Only equality is used.
+      margin: in units of `distance`; a number, a scalar array or one an anchor
+        [batch].
+      soft: softplus instead of the hinge.
+      distance: a name or a callable; see `pairwise_distance`.
+      precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
+        reduction, block_size, axis_name: as in `jaxmetric.losses`.
+
+    Returns:
+      Scalar float32 or wider; with reduction="none" a `LossStats` of [batch] arrays.
+
+    Raises:
+      ValueError: shapes, names or ranges do not fit. TypeError: dtypes do not fit.
+
+    Memory: O(block x batch) forward, O(batch x dim) backward.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, y = jnp.array([[0.0], [1.0], [3.0], [7.0]]), jnp.array([0, 0, 1, 1])
+      >>> print(f"{batch_hard_triplet_loss(x, y, margin=2.0):.2f}")
+      1.25
+
+    Source: Hermans, Beyer, Leibe. In Defense of the Triplet Loss for Person
+    Re-Identification. 2017. arXiv:1703.07737, equation 5.
+    """
+    function = "batch_hard_triplet_loss"
+    comparison = _comparison.compare(
+        function,
+        embeddings,
+        labels,
+        distance=distance,
+        precision=precision,
+        where=where,
+        weights=weights,
+        ids=ids,
+        ref_embeddings=ref_embeddings,
+        ref_labels=ref_labels,
+        ref_where=ref_where,
+        ref_ids=ref_ids,
+        axis_name=axis_name,
+    )
+    rows, dtype = comparison.num_rows, comparison.dtype
+    margin = _checks.number(function, "margin", margin, dtype, rows=rows)
+    reductions.check_reduction(function, reduction)
+    _checks.block_size(function, block_size)
+    return _batch_hard(comparison, margin, (soft, reduction, block_size))
+
+
+def semi_hard_triplet_loss(
+    embeddings: jax.Array,
+    labels: ArrayLike,
+    *,
+    margin: ArrayLike = 0.2,
+    distance: Distance = "euclidean",
+    precision: Precision = "highest",
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    ref_embeddings: jax.Array | None = None,
+    ref_labels: ArrayLike | None = None,
+    ref_where: ArrayLike | None = None,
+    ref_ids: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+    block_size: int | None = None,
+    axis_name: str | None = None,
+) -> jax.Array | LossStats:
+    """Push, for each positive pair, the nearest negative beyond the positive away.
+
+    L = mean over positive pairs of max(0, d(a, p) + margin - d*)
+    d* = min of d(a, n) over negatives with d(a, n) > d(a, p), else max_n d(a, n)
+
+    "Beyond" is strict. A pair counts if its anchor has a negative; without any such
+    pair the loss is 0. This is the rule of TF-Addons and sentence-transformers; the
+    text of FaceNet asks in addition that the negative lies within the margin.
+
+    Args:
+      embeddings: [batch, dim] floating. Need not be normalised.
+      labels: [batch] integer. Only equality is used.
+      margin: in units of `distance`; a number, a scalar array or one an anchor
+        [batch].
+      distance: a name or a callable; see `pairwise_distance`.
+      precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
+        reduction, block_size, axis_name: as in `jaxmetric.losses`.
+
+    Returns:
+      Scalar float32 or wider; with reduction="none" a `LossStats` of [batch] arrays.
+
+    Raises:
+      ValueError: shapes, names or ranges do not fit. TypeError: dtypes do not fit.
+
+    Memory: O(block x batch), forward and backward. Time: O(batch^2 (dim + largest
+    class)).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, y = jnp.array([[0.0], [1.0], [3.0], [7.0]]), jnp.array([0, 0, 1, 1])
+      >>> print(f"{semi_hard_triplet_loss(x, y, margin=2.0):.2f}")
+      1.00
+
+    Source: Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832,
+    section 3.2.
+    """
+    function = "semi_hard_triplet_loss"
+    comparison = _comparison.compare(
+        function,
+        embeddings,
+        labels,
+        distance=distance,
+        precision=precision,
+        where=where,
+        weights=weights,
+        ids=ids,
+        ref_embeddings=ref_embeddings,
+        ref_labels=ref_labels,
+        ref_where=ref_where,
+        ref_ids=ref_ids,
+        axis_name=axis_name,
+    )
+    rows = comparison.num_rows
+    margin = _checks.number(function, "margin", margin, comparison.dtype, rows=rows)
+    return _rows.row_loss(
+        comparison,
+        _semi_hard_rows,
+        (jnp.broadcast_to(margin, (rows,)),),
+        function=function,
+        reduction=reduction,
+        block_size=block_size,
+        by_class=True,
+    )
+
+
+@partial(jax.jit, static_argnames="options")
+def _batch_hard(
+    comparison: Comparison, margin: jax.Array, options: tuple
+) -> jax.Array | LossStats:
+    """Select by index without gradient, then recompute what was selected."""
+    soft, reduction, block_size = options
+    comparison = _rows.gather(comparison)
+    geometry = _rows.prepare(comparison)
+    search = _rows.to_search(comparison, geometry)
+    p, n, has_both = _rows.map_rows(*search, _selection.hardest, (), block_size)
+    anchors = jnp.arange(comparison.num_rows)
+    measure = partial(_geometry.pair_distances, geometry, comparison.distance, anchors)
+    stats = triplet_terms(measure(p), measure(n), margin, has_both, soft)
+    return _rows.finish(comparison, stats, reduction)
+
+
+def _batch_all_hinge(block: Block, margin: jax.Array) -> LossStats:
+    """Sum over p, n of max(0, (d_p + margin) - d_n), for [b, n] distances."""
+    d, margin_of = lax.stop_gradient((block.distances, margin[:, 0]))
+    segments, rows = block.segments, jnp.arange(d.shape[0])
+    assert segments is not None
+
+    def count(slot: jax.Array, state: tuple) -> tuple:
+        total, num_active, slope = state
+        p, exists = segments.candidate(slot)
+        exists &= block.positive[rows, p]
+        violation = (d[rows, p] + margin_of)[:, None] - d
+        is_active = exists[:, None] & block.negative & (violation > 0)
+        total += jnp.sum(jnp.where(is_active, violation, 0), -1)
+        active_negatives = jnp.sum(is_active, -1, dtype=jnp.int32)
+        slope = slope - is_active.astype(d.dtype)
+        slope = slope.at[rows, p].add(active_negatives.astype(d.dtype))
+        return total, num_active + active_negatives, slope
+
+    zero = jnp.zeros(d.shape[0], d.dtype)
+    start = (zero, zero.astype(jnp.int32), jnp.zeros_like(d))
+    total, num_active, slope = _selection.visit_positives(count, start, block)
+    total = _piecewise_linear(total, slope, num_active, block, margin)
+    return LossStats(total, _num_triplets(block), num_active)
+
+
+def _batch_all_soft(block: Block, margin: jax.Array) -> LossStats:
+    """Sum over p, n of softplus(d_p - d_n), for [b, n] distances."""
+    del margin
+    d, segments, rows = block.distances, block.segments, jnp.arange(block.where.size)
+    assert segments is not None
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def add(state: tuple, slot: jax.Array) -> tuple:
+        total, num_active = state
+        p, exists = segments.candidate(slot)
+        exists &= block.positive[rows, p]
+        is_term = exists[:, None] & block.negative
+        terms = jax.nn.softplus(jnp.where(is_term, d[rows, p][:, None] - d, 0))
+        terms = jnp.where(is_term, terms, 0)
+        num_active += jnp.sum(terms > 0, -1, dtype=jnp.int32)
+        return (total + jnp.sum(terms, -1), num_active), None
+
+    # Reverse mode needs loops of static length, while how many positives there are is
+    # data: stretches of growing length, and those beyond the largest class are skipped.
+    zero = jnp.zeros(d.shape[0], d.dtype)
+    state = _numerics.varying_like((zero, zero.astype(jnp.int32)), d, block.positive)
+    largest, first, length = jnp.max(segments.size), 0, 8
+    while first < d.shape[1]:
+        slots = jnp.arange(first, min(first + length, d.shape[1]), dtype=jnp.int32)
+        state = lax.cond(
+            largest > first,
+            lambda state, slots=slots: lax.scan(add, state, slots)[0],
+            lambda state: state,
+            state,
+        )
+        first, length = first + length, 8 * length
+    return LossStats(state[0], _num_triplets(block), state[1])
+
+
+def _semi_hard_rows(block: Block, margin: jax.Array) -> LossStats:
+    """Sum over p of max(0, (d_p + margin) - d_n*), for [b, n] distances."""
+    d, margin_of = lax.stop_gradient((block.distances, margin[:, 0]))
+    geometry, rows = lax.stop_gradient(block.geometry), jnp.arange(d.shape[0])
+    select = _selection.semi_hard(block, d)
+    measure = partial(_geometry.pair_distances, geometry, block.distance, rows)
+
+    def count(slot: jax.Array, state: tuple) -> tuple:
+        total, num_terms, num_active, slope = state
+        p, n, exists = select(slot)
+        # Chosen distances afresh, in difference form: no digit is lost to cancellation.
+        violation = (measure(p) + margin_of) - measure(n)
+        is_active = exists & (violation > 0)
+        total += jnp.where(is_active, violation, 0)
+        step = is_active.astype(d.dtype)
+        slope = slope.at[rows, p].add(step).at[rows, n].add(-step)
+        num_terms += exists.astype(jnp.int32)
+        num_active += is_active.astype(jnp.int32)
+        return total, num_terms, num_active, slope
+
+    zero = jnp.zeros(d.shape[0], d.dtype)
+    none = zero.astype(jnp.int32)
+    start = (zero, none, none, jnp.zeros_like(d))
+    total, num_terms, num_active, slope = _selection.visit_positives(
+        count, start, block
+    )
+    total = _piecewise_linear(total, slope, num_active, block, margin)
+    return LossStats(total, num_terms, num_active)
+
+
+def _piecewise_linear(
+    total: jax.Array,
+    slope: jax.Array,
+    num_active: jax.Array,
+    block: Block,
+    margin: jax.Array,
+) -> jax.Array:
+    """Give a row's sum of hinges, found without gradient, all its derivatives.
+
+    Between kinks the sum is linear in the distances and the margin:
+      total = sum_j slope_j d_j + num_active margin
+    with slope_j = (active negatives of j as a positive) - (active positives of j as a
+    negative), which are constant there. The bracket below is exactly 0, so the value is
+    the one that was found, and its derivatives of every order are those of the hinges.
+    """
+    linear = jnp.sum(jnp.where(slope != 0, slope * block.distances, 0), -1)
+    linear += num_active.astype(linear.dtype) * margin[:, 0]
+    return total + (linear - lax.stop_gradient(linear))
+
+
+def _num_triplets(block: Block) -> jax.Array:
+    """Return [b] int32 numbers of valid triplets."""
+    num_positives = jnp.sum(block.positive, -1, dtype=jnp.int32)
+    return num_positives * jnp.sum(block.negative, -1, dtype=jnp.int32)
