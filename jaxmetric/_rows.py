@@ -131,13 +131,15 @@ def gather(comparison: Comparison) -> Comparison:
     else:
         sides, anchors = (comparison.y, comparison.references), comparison.anchors
 
-    # Inputs that are alike on all devices are used as they are, where JAX tracks that.
-    is_tracked = axis_name in _numerics.varying_axes(lax.axis_index(axis_name))
+    # References that are alike on all devices are used as they are, where JAX tracks
+    # that; a mask made of constants is a shard like the rows that it belongs to.
+    place = lax.axis_index(axis_name)
+    is_tracked = axis_name in _numerics.varying_axes(place)
+    if is_tracked and axis_name not in _numerics.varying_axes(sides[0]):
+        return dataclasses.replace(comparison, y=sides[0], anchors=anchors)
 
     def gather_rows(a: jax.Array) -> jax.Array:
-        if is_tracked and axis_name not in _numerics.varying_axes(a):
-            return a
-        return lax.all_gather(a, axis_name, tiled=True)
+        return lax.all_gather(_numerics.varying_like(a, place), axis_name, tiled=True)
 
     y, references = jax.tree.map(gather_rows, sides)
     return dataclasses.replace(comparison, y=y, anchors=anchors, references=references)
@@ -271,7 +273,9 @@ def is_finite(comparison: Comparison) -> jax.Array:
     if comparison.y is not None:
         is_good &= _numerics.is_finite(comparison.y, comparison.references.where)
     if comparison.axis_name is not None:
-        is_good = lax.pmin(is_good.astype(jnp.int32), comparison.axis_name) > 0
+        axis_name = comparison.axis_name
+        is_good = _numerics.varying_like(is_good, lax.axis_index(axis_name))
+        is_good = lax.pmin(is_good.astype(jnp.int32), axis_name) > 0
     return is_good
 
 
