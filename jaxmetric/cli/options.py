@@ -1,0 +1,178 @@
+"""The options of the commands: one definition for arguments, help and YAML files.
+
+A section is a dataclass; its fields are options under their own names, so that
+`optimization.learning_rate` in a file is `--learning-rate` on the command line. None
+stands for "auto": a value that the data or the loss decides (`defaults`).
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from tyro import conf
+
+from jaxmetric.cli.losses import hyper_parameters
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Data: what is trained on, and what is held out."""
+
+    data: Annotated[conf.Positional[str], conf.arg(metavar="DATA")] = "digits"
+    """digits, a folder of class folders of images, or an .npz file."""
+    image_size: int | None = None
+    """Side of the images in pixels. auto: as they are up to 40 pixels, else 35."""
+    eval_fraction: float = 0.2
+    """Share of the classes that are held out for evaluation."""
+    split_seed: int = 0
+    """Which classes these are."""
+    held_out: tuple[str, ...] | None = None
+    """Names of the classes to hold out, in place of a share."""
+    eval_data: str | None = None
+    """Another data set to evaluate on; no class is held out then."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do about an image that cannot be read."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Model: the encoder, which ends in rows of length 1."""
+
+    kind: Annotated[Literal["conv", "mlp"] | None, conf.arg(name="model")] = None
+    """Convolutions or a multilayer perceptron. auto: conv for images."""
+    dim: int | None = None
+    """Width of the embeddings."""
+    widths: tuple[int, ...] | None = None
+    """Channels of the convolutions, first to last (conv)."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers (mlp)."""
+    input_shape: conf.Suppress[tuple[int, ...] | None] = None
+
+
+def _loss_options() -> type:
+    """Return the section of the loss: its name and every hyper-parameter of any."""
+    name = (
+        "name",
+        Annotated[str, conf.arg(name="loss", help="Function of jaxmetric.losses.")],
+        field(default="batch_hard"),
+    )
+    hyper = [
+        (key, Annotated[kind, conf.arg(help=f"{use}.")], field(default=None))
+        for key, (kind, use) in hyper_parameters().items()
+    ]
+    options = dataclasses.make_dataclass("LossOptions", [name, *hyper], frozen=True)
+    options.__doc__ = "Loss: what is minimised; auto is the loss's own default."
+    return options
+
+
+# The fields are known only when the losses are.
+LossOptions: Any = _loss_options()
+
+
+@dataclass(frozen=True)
+class OptimizationOptions:
+    """Optimisation: batches of P classes with K examples, and the steps on them."""
+
+    steps: int | None = None
+    """Training steps with the loss."""
+    epochs: int | None = None
+    """Training steps in epochs, in place of --steps."""
+    warmup_epochs: int = 0
+    """Epochs of softmax training before the loss; its head is dropped then."""
+    batch_classes: int | None = None
+    """P, classes in a batch."""
+    m_per_class: int | None = None
+    """K, examples of each class in a batch."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """adamw has a weight decay of 1e-4, sgd a momentum of 0.9."""
+    learning_rate: float | None = None
+    """Greatest step size."""
+    schedule: Literal["cosine", "constant", "linear"] = "cosine"
+    """How the learning rate goes down to 0, or does not."""
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """Augmentation: random changes of every image, made on the device."""
+
+    enabled: Annotated[bool, conf.arg(name="augment")] = True
+    """Whether to change images at all."""
+    shift: Annotated[float | None, conf.arg(name="augment-shift")] = None
+    """Greatest shift as a share of the side."""
+    rotation: Annotated[float | None, conf.arg(name="augment-rotation")] = None
+    """Greatest turn in degrees."""
+    scale: Annotated[float | None, conf.arg(name="augment-scale")] = None
+    """Greatest relative change of size."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run: repetition, logging and the folder."""
+
+    seed: int = 0
+    """Of the parameters, the batches and the augmentation."""
+    eval_every: int | None = None
+    """Steps between two evaluations. auto: ten in a run."""
+    save_every: int | None = None
+    """Steps between two checkpoints. auto: at every evaluation."""
+    log_every: int | None = None
+    """Steps between two lines of metrics.jsonl. auto: at most 1,000 lines."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train an embedding, and show how well it retrieves classes it has never seen.
+
+    Without arguments: on handwritten digits, in under a minute.
+    """
+
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    optimization: OptimizationOptions = field(default_factory=OptimizationOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    out: str | None = None
+    """Folder of the run, which must not exist. auto: runs/DATA-N, the next free N."""
+    resume: str | None = None
+    """Folder of a run to go on with, under the options that it has."""
+    config: str | None = None
+    """YAML file of options, such as the config.yaml of a run. Arguments go before."""
+    plain: bool = False
+    """Whether to print plain lines on a terminal too."""
+
+
+# What is not part of what a run is, and so neither in its configuration nor compared.
+NOT_SETTINGS = ("out", "resume", "config", "plain")
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Measure how well a run retrieves: on its held-out classes, or on other data."""
+
+    run: Annotated[conf.Positional[str], conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    data: Annotated[conf.Positional[str | None], conf.arg(metavar="DATA")] = None
+    """Data set to use all classes of. auto: the classes that the run held out."""
+    query: str | None = None
+    """Data set of the queries, which search in --gallery."""
+    gallery: str | None = None
+    """Data set that is searched; classes are the same where their names are."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do about an image that cannot be read."""
+    json: bool = False
+    """Whether to print one JSON object in place of the table."""
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Embed data with a run: `embeddings` [n, dim] in the order of the rows."""
+
+    run: Annotated[conf.Positional[str], conf.arg(metavar="RUN")]
+    """Folder of a run."""
+    data: Annotated[conf.Positional[str], conf.arg(metavar="DATA")]
+    """Data set, with or without labels; see `train`."""
+    output: Annotated[str, conf.arg(aliases=["-o"])]
+    """The .npz file to write, with `labels` besides where the data has them."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do about an image that cannot be read."""

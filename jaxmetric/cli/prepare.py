@@ -1,0 +1,143 @@
+"""From options to a run that is ready: everything is checked, nothing written."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxmetric.cli import configs, defaults, losses
+from jaxmetric.cli.errors import UsageError
+from jaxmetric.cli.options import TrainOptions
+from jaxmetric.cli.program import Program
+from jaxmetric.cli.split import (
+    Split,
+    class_sizes,
+    make_sampler,
+    split_data,
+    told_as_usage,
+)
+
+
+class Prepared(NamedTuple):
+    """A run that has been checked, before anything is written.
+
+    Attributes:
+      options: with every default filled in.
+      config: what config.yaml holds.
+      loss: what is minimised.
+      split: the data.
+      program: what is computed.
+    """
+
+    options: TrainOptions
+    config: dict[str, Any]
+    loss: losses.Loss
+    split: Split
+    program: Program
+
+
+def prepare(options: TrainOptions) -> Prepared:
+    """Check everything that can be checked before the first step.
+
+    Raises:
+      UsageError, DataError: the options, the data, or both together are a mistake.
+    """
+    loss = losses.resolve(options.loss.name, _hyper(options))
+    _check_numbers(options)
+    split = split_data(options.data, options.model.input_shape)
+    options = _with_split(options, split)
+    options = defaults.fill(options, split.input_shape, class_sizes(split.train))
+    _check_kind(options, split)
+    sampler = make_sampler(
+        split.train,
+        options.optimization,
+        options.run.seed,
+        has_pairs=not loss.has_proxies,
+    )
+    with told_as_usage():
+        program = Program(options, loss, split.train, sampler)
+        program.trace()
+    return Prepared(options, configs.to_mapping(options), loss, split, program)
+
+
+def _hyper(options: TrainOptions) -> dict[str, Any]:
+    """Return the hyper-parameters in the section of the loss, None for the default."""
+    values = dataclasses.asdict(options.loss)
+    return {key: value for key, value in values.items() if key != "name"}
+
+
+def _with_split(options: TrainOptions, split: Split) -> TrainOptions:
+    """Return options that name the classes that are held out, and absolute paths."""
+    data = options.data
+    held_out = None if data.eval_data else split.held_out.class_names
+    data = dataclasses.replace(
+        data,
+        data=_absolute(data.data),
+        eval_data=None if data.eval_data is None else _absolute(data.eval_data),
+        held_out=held_out,
+    )
+    return dataclasses.replace(options, data=data)
+
+
+def _absolute(data: str) -> str:
+    """Return the path of a data set from the root, to be found from anywhere."""
+    return data if data == "digits" else str(Path(data).absolute())
+
+
+def _check_numbers(options: TrainOptions) -> None:
+    """Require numbers in their range, whatever the data is."""
+    optimization, run = options.optimization, options.run
+    if optimization.steps is not None and optimization.epochs is not None:
+        raise UsageError("--steps and --epochs exclude each other. Leave out one.")
+    at_least = {
+        "steps": (optimization.steps, 1),
+        "epochs": (optimization.epochs, 1),
+        "warmup-epochs": (optimization.warmup_epochs, 0),
+        "batch-classes": (optimization.batch_classes, 1),
+        "m-per-class": (optimization.m_per_class, 1),
+        "dim": (options.model.dim, 1),
+        "image-size": (options.data.image_size, 1),
+        "eval-every": (run.eval_every, 1),
+        "save-every": (run.save_every, 1),
+        "log-every": (run.log_every, 1),
+        "seed": (run.seed, 0),
+        "split-seed": (options.data.split_seed, 0),
+    }
+    for name, (value, least) in at_least.items():
+        if value is not None and value < least:
+            raise UsageError(f"--{name} must be at least {least}, got {value}.")
+        if value is not None and value >= 2**31:
+            raise UsageError(f"--{name} must be below 2147483648, got {value}.")
+    rate = optimization.learning_rate
+    if rate is not None and not 0 < rate < float("inf"):
+        raise UsageError(
+            f"--learning-rate must be a finite number above 0, got {rate:g}. Use 1e-3."
+        )
+
+
+def _check_kind(options: TrainOptions, split: Split) -> None:
+    """Refuse options that have no effect on this kind of model or data."""
+    model, augment = options.model, options.augment
+    other = {"conv": ("hidden", "mlp"), "mlp": ("widths", "conv")}[model.kind or "mlp"]
+    name, kind = other
+    if getattr(model, name) is not None:
+        raise UsageError(
+            f"--{name} has no effect on --model {model.kind}. Leave it out, or use "
+            f"--model {kind}."
+        )
+    if model.kind == "conv" and len(split.input_shape) == 1:
+        raise UsageError(
+            f"--model conv takes images, and {options.data.data} has rows of features. "
+            "Use --model mlp."
+        )
+    ranges = {"shift": augment.shift, "rotation": augment.rotation}
+    ranges["scale"] = augment.scale
+    chosen = [name for name, value in ranges.items() if value]
+    if chosen and not augment.enabled:
+        raise UsageError(
+            f"--augment-{chosen[0]} has no effect with --no-augment. Leave out one."
+        )
+    if chosen and len(split.input_shape) == 1:
+        raise UsageError(
+            f"--augment-{chosen[0]} takes images, and {options.data.data} has rows of "
+            "features. Leave it out."
+        )

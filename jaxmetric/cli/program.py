@@ -1,0 +1,236 @@
+"""The computations of a run: phases, their states, and the step that is compiled once.
+
+A run has one phase or two: softmax training against one learned proxy a class
+(`--warmup-epochs`), then the loss. At the switch the encoder goes on and everything
+else starts afresh: the proxies are dropped, the optimiser and its schedule begin anew.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxmetric as jm
+from jaxmetric.cli.losses import Loss, resolve
+from jaxmetric.cli.optimizers import make_optimizer
+from jaxmetric.cli.options import AugmentOptions, TrainOptions
+from jaxmetric.training import EmbedFn, TrainState
+
+# What `make_train_step` reports, in the order in which a compiled step returns it.
+METRICS = (
+    "loss",
+    "active_fraction",
+    "positive_distance",
+    "negative_distance",
+    "embedding_norm",
+    "grad_norm",
+    "skipped",
+)
+
+StepFn = Callable[..., tuple[TrainState, jax.Array]]
+
+
+class Phase(NamedTuple):
+    """A stretch of steps with one loss and one optimiser.
+
+    Attributes:
+      name: "softmax" or "metric".
+      loss: what is minimised.
+      start, stop: steps of the run, from 0.
+      optimizer: with a schedule over these steps.
+    """
+
+    name: str
+    loss: Loss
+    start: int
+    stop: int
+    optimizer: optax.GradientTransformation
+
+
+class Program:
+    """States and compiled functions of a run, made of its options and its data.
+
+    Args:
+      options: filled in.
+      loss: the one of the options, resolved.
+      train: what is trained on.
+      sampler: which rows make a batch.
+
+    Attributes:
+      embed_fn: of raw inputs, without augmentation.
+      phases: first to last.
+      total_steps: of all phases.
+
+    Raises:
+      ValueError, TypeError: the model cannot be built of the options.
+
+    Memory: the training data on the device, as it is (images as bytes).
+    """
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        loss: Loss,
+        train: jm.data.Dataset,
+        sampler: jm.data.ClassSampler,
+    ):
+        self.options, self.sampler = options, sampler
+        self.num_classes = train.num_classes
+        self.model = encoder_config(options)
+        self.embed_fn, self._params, self._model_state = jm.training.build_encoder(
+            self.model, seed=options.run.seed
+        )
+        self.phases = _phases(options, loss, sampler.steps_per_epoch)
+        self.total_steps = self.phases[-1].stop
+        self._data = (jnp.asarray(train.inputs), jnp.asarray(train.labels))
+        self._traced: dict[str, Any] = {}
+
+    def phase_at(self, step: int) -> Phase:
+        """Return the phase that takes the step with this number, from 0."""
+        return next((p for p in self.phases if step < p.stop), self.phases[-1])
+
+    def initial_state(self) -> TrainState:
+        """Return the state before the first step."""
+        key = jax.random.key(self.options.run.seed)
+        return self._start(self.phases[0], self._params, self._model_state, key)
+
+    def switch(self, state: TrainState, phase: Phase) -> TrainState:
+        """Return the state with which a phase begins: the encoder and the counters."""
+        fresh = self._start(phase, state.params, state.model_state, state.key)
+        return fresh._replace(step=state.step, skipped=state.skipped)
+
+    def state_like(self, step: int) -> TrainState:
+        """Return a state of the structure of that after a step, without numbers."""
+
+        def start() -> TrainState:
+            key = jax.random.key(0)
+            return self._start(
+                self.phase_at(step), self._params, self._model_state, key
+            )
+
+        return jax.eval_shape(start)
+
+    def trace(self) -> None:
+        """Trace the step of every phase, so that mistakes show before anything runs.
+
+        Raises:
+          ValueError, TypeError: the options do not fit together.
+        """
+        for phase in self.phases:
+            step = jax.jit(self._step(phase), donate_argnums=0)
+            state = self.state_like(phase.start)
+            self._traced[phase.name] = step.trace(state, *self._data, self.batch(0))
+
+    def compile(self, phase: Phase) -> StepFn:
+        """Compile the traced step of a phase: (state, rows) -> (state, metrics).
+
+        The state that is passed is donated: it is gone after the call. The metrics are
+        one float32 array, see `named_metrics`. The compiled program takes these shapes
+        and no others, so there is one compilation a phase by construction.
+        """
+        compiled = self._traced[phase.name].lower().compile()
+        return lambda state, rows: compiled(state, *self._data, rows)
+
+    def batch(self, step: int) -> np.ndarray:
+        """Return the row ids of the batch of a step of the run."""
+        return self.sampler.batch(*divmod(step, self.sampler.steps_per_epoch))
+
+    def _step(self, phase: Phase) -> StepFn:
+        """Return the function that gathers rows and trains on them."""
+        embed_fn = augmented(self.embed_fn, self.options.augment)
+        step = jm.training.make_train_step(
+            embed_fn, phase.loss.loss_fn(), phase.optimizer
+        )
+
+        def train_step(
+            state: TrainState, inputs: jax.Array, labels: jax.Array, rows: jax.Array
+        ) -> tuple[TrainState, jax.Array]:
+            # Row ids are ids: a row that a small class repeats is not its own positive.
+            state, metrics = step(state, (inputs[rows], labels[rows], rows))
+            # One array comes to the host in one piece.
+            return state, jnp.stack([metrics[name] for name in METRICS])
+
+        return train_step
+
+    def _start(
+        self, phase: Phase, params: Any, model_state: Any, key: jax.Array
+    ) -> TrainState:
+        """Return a state at step 0 for the loss and optimiser of a phase."""
+        loss_params = {}
+        if phase.loss.has_proxies:
+            loss_params = {"proxies": self._proxies(phase)}
+        return TrainState.create(
+            params, model_state, phase.optimizer, key=key, loss_params=loss_params
+        )
+
+    def _proxies(self, phase: Phase) -> jax.Array:
+        """Return the initial proxies of a phase, a function of the seed."""
+        from flax import nnx
+
+        # A stream of its own: the encoder has taken its parameters from the seed.
+        rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(self.options.run.seed), 1))
+        head = jm.models.ProxyHead(self.num_classes, self.model["dim"], rngs=rngs)
+        return head.proxies[...]
+
+
+def encoder_config(options: TrainOptions) -> dict[str, Any]:
+    """Return the section `model` of a configuration, for `jaxmetric.models.build`."""
+    section: dict[str, Any] = {}
+    for name in ("kind", "input_shape", "dim", "widths", "hidden"):
+        value = getattr(options.model, name)
+        if value is not None:
+            section[name] = list(value) if isinstance(value, tuple) else value
+    return section
+
+
+def augmented(embed_fn: EmbedFn, options: AugmentOptions) -> EmbedFn:
+    """Return an encoder that changes images at random in training."""
+    ranges = {
+        name: getattr(options, name) or 0.0 for name in ("shift", "rotation", "scale")
+    }
+    if not options.enabled or not any(ranges.values()):
+        return embed_fn
+
+    def embed_augmented(
+        params: Any,
+        model_state: Any,
+        inputs: Any,
+        *,
+        key: jax.Array | None,
+        train: bool,
+    ) -> tuple[Any, Any]:
+        if train:
+            assert key is not None
+            key, augment_key = jax.random.split(key)
+            images = jm.data.to_float(inputs)
+            inputs = jm.data.augment(augment_key, images, **ranges)
+        return embed_fn(params, model_state, inputs, key=key, train=train)
+
+    return embed_augmented
+
+
+def named_metrics(values: np.ndarray) -> dict[str, float]:
+    """Return what a compiled step reports, by name."""
+    return dict(zip(METRICS, values.tolist(), strict=True))
+
+
+def _phases(options: TrainOptions, loss: Loss, steps_per_epoch: int) -> list[Phase]:
+    """Return the phases of a run."""
+    optimization = options.optimization
+    warmup = optimization.warmup_epochs * steps_per_epoch
+    steps = optimization.steps
+    if steps is None:
+        assert optimization.epochs is not None
+        steps = optimization.epochs * steps_per_epoch
+    plan: list[tuple[str, Loss, int]] = [("metric", loss, steps)]
+    if warmup:
+        plan.insert(0, ("softmax", resolve("normalized_softmax", {}), warmup))
+    phases, start = [], 0
+    for name, phase_loss, length in plan:
+        optimizer = make_optimizer(optimization, length)
+        phases.append(Phase(name, phase_loss, start, start + length, optimizer))
+        start += length
+    return phases

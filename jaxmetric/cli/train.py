@@ -1,0 +1,302 @@
+"""`jaxmetric train`: from options to a finished run, or from a cut run to its end."""
+
+import platform
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxmetric as jm
+from jaxmetric.cli import configs, folders, measure, summary
+from jaxmetric.cli.errors import DivergedError, UsageError
+from jaxmetric.cli.loop import Loop
+from jaxmetric.cli.options import TrainOptions
+from jaxmetric.cli.prepare import Prepared, prepare
+from jaxmetric.cli.progress import Progress
+from jaxmetric.cli.records import Log
+from jaxmetric.cli.signals import Interrupted, Interrupts
+
+_GALLERY_QUERIES, _GALLERY_NEIGHBORS = 8, 8
+
+
+def train(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
+    """Run `jaxmetric train`.
+
+    Args:
+      options: as the user gave them; with `resume`, over those of the run.
+      command: the command line, for the summary.
+      interrupts: where signals arrive.
+
+    Raises:
+      UsageError, CheckpointError, DataError: mistakes; nothing has been written.
+      DivergedError: training went where no step is finite; the log is saved.
+      Interrupted: a signal has come; a checkpoint is saved if steps were taken.
+    """
+    if options.resume is not None:
+        _resume(options, command, interrupts)
+        return
+    folders.check_out(options.out)
+    prepared = prepare(options)
+    name = prepared.split.name
+    folder = folders.make_folder(options.out, name, prepared.config)
+    _tell_beginning(prepared, folder)
+    with jm.training.RunLock(folder):
+        _run(prepared, folder, command, interrupts, is_resumed=False)
+
+
+def _resume(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
+    """Go on with a run, under the options that it has."""
+    folder = folders.check_run(str(options.resume))
+    config = configs.to_mapping(
+        configs.read_config(folder / folders.CONFIG, TrainOptions)
+    )
+    changed = configs.difference(config, configs.to_mapping(options))
+    if changed:
+        raise UsageError(
+            f"--resume {options.resume}: the options differ from those of the run: "
+            f"{changed}. Leave them out, or begin a new run."
+        )
+    with jm.training.RunLock(folder):
+        found = summary.read_summary(folder / folders.SUMMARY)
+        if found is not None and found.get("status") == "finished":
+            print(f"{folder}: is finished, after {found.get('steps', 0):,} steps.")
+            _tell_next(folder, options.data.data)
+            return
+        prepared = prepare(options)
+        _tell_beginning(prepared, folder)
+        _run(prepared, folder, command, interrupts, is_resumed=True)
+
+
+def _run(
+    prepared: Prepared,
+    folder: Path,
+    command: str,
+    interrupts: Interrupts,
+    *,
+    is_resumed: bool,
+) -> None:
+    """Train in a folder that is ours, from its newest checkpoint or the beginning."""
+    identity = _identity(prepared)
+    step = _checked_step(folder, identity) if is_resumed else 0
+    with Log(folder / folders.METRICS, step=step) as log:
+        loop = Loop(
+            prepared.program,
+            folder=folder,
+            metadata=identity,
+            log=log,
+            evaluate=_evaluation(prepared),
+            interrupts=interrupts,
+        )
+        if is_resumed:
+            loop.restore()
+        try:
+            blocks = _train(prepared, folder, loop, log, interrupts)
+        except Interrupted:
+            loop.finish()
+            again = shlex.join(["jaxmetric", "train", "--resume", str(folder)])
+            raise Interrupted(
+                f"stopped after {loop.step:,} of {prepared.program.total_steps:,} "
+                f"steps, all saved. To go on: {again}"
+            ) from None
+        except DivergedError as error:
+            loop.finish()
+            raise DivergedError(
+                f"{folder}: {error}. The log is in {folder / folders.METRICS}. Try a "
+                "lower --learning-rate."
+            ) from error
+        told = _summary(prepared, loop, command) | blocks
+        with interrupts.held():
+            summary.write_summary(folder / folders.SUMMARY, told)
+    _tell_end(prepared, folder, loop, blocks)
+
+
+def _train(
+    prepared: Prepared, folder: Path, loop: Loop, log: Log, interrupts: Interrupts
+) -> dict[str, measure.Metrics]:
+    """Take the steps that are left, and return the metrics before and after."""
+    held_out, plain = prepared.split.held_out, prepared.options.plain or None
+    pixels = log.find("pixels", 0)
+    if pixels is None:
+        pixels = interrupts.run_aside(lambda: measure.evaluate_pixels(held_out))
+        log.write({"step": 0, "kind": "pixels", **pixels})
+    with Progress(total_steps=prepared.program.total_steps, plain=plain) as bar:
+        loop.run(bar)
+    trained = loop.evaluate_now()
+    untrained = log.find("eval", 0)
+    if untrained is None:
+        state, evaluate = prepared.program.initial_state(), _evaluation(prepared)
+        untrained = evaluate(state.params, state.model_state)
+    _write_figures(prepared, folder, log, loop)
+    return {"untrained": untrained, "pixels": pixels, "trained": trained}
+
+
+def _identity(prepared: Prepared) -> dict[str, Any]:
+    """Return what every checkpoint tells of its run, to be compared on resumption."""
+    split = prepared.split
+    return {
+        "config": prepared.config,
+        "config_sha256": configs.fingerprint(prepared.config),
+        "data_sha256": split.sha256,
+        "class_names": list(split.train.class_names),
+        "held_out": list(split.held_out.class_names),
+    }
+
+
+def _evaluation(prepared: Prepared) -> Any:
+    """Return a function (params, model_state) -> metrics on the held-out classes."""
+    held_out = prepared.split.held_out
+    assert held_out.labels is not None
+    labels, embed = held_out.labels, measure.embedder(prepared.program.embed_fn)
+
+    def evaluate(params: Any, model_state: Any) -> measure.Metrics:
+        return measure.evaluate(embed(params, model_state, held_out.inputs), labels)
+
+    return evaluate
+
+
+def _checked_step(folder: Path, identity: Mapping[str, Any]) -> int:
+    """Return the step of the newest checkpoint, made of the same data and options."""
+    checkpoints = folder / folders.CHECKPOINTS
+    step = jm.training.latest_checkpoint(checkpoints)
+    if step is None:
+        return 0
+    _, metadata = jm.training.restore_checkpoint(checkpoints, {}, step, subset=True)
+    stored = metadata.get("config", {})
+    if metadata.get("config_sha256") != identity["config_sha256"]:
+        changed = configs.difference(stored, identity["config"])
+        raise UsageError(
+            f"{folder / folders.CONFIG}: is not the one that the checkpoint was made "
+            f"with: {changed}. Restore it, or begin a new run."
+        )
+    for name in ("class_names", "held_out"):
+        before, now = metadata.get(name, []), identity[name]
+        if before != now:
+            gone = [n for n in before if n not in now] or [n for n in now]
+            raise UsageError(
+                f"{folder}: the classes of the data are not those of the run: "
+                f"{len(before)} before, {len(now)} now, first difference "
+                f"{gone[0]!r}. Restore the data, or begin a new run."
+            )
+    if metadata.get("data_sha256") != identity["data_sha256"]:
+        raise UsageError(
+            f"{folder}: the data has changed since the run began, in its rows though "
+            "not in its classes. Restore it, or begin a new run."
+        )
+    return step
+
+
+def _write_figures(prepared: Prepared, folder: Path, log: Log, loop: Loop) -> None:
+    """Write the curves and, for images, queries with their neighbours."""
+    from jaxmetric.cli import figures
+
+    figures.write_curves(folder / folders.CURVES, log.records)
+    held_out = prepared.split.held_out
+    if not held_out.is_image or len(held_out) < 2:
+        return
+    assert held_out.labels is not None
+    rows = _gallery_rows(held_out.labels)
+    k = min(_GALLERY_NEIGHBORS, len(held_out) - 1)
+    embed = measure.embedder(prepared.program.embed_fn)
+    embeddings = embed(loop.state.params, loop.state.model_state, held_out.inputs)
+    figures.write_gallery(
+        folder / folders.GALLERY,
+        inputs=held_out.inputs,
+        labels=held_out.labels,
+        class_names=held_out.class_names,
+        neighbors_indices=measure.neighbors_of(embeddings, rows, k),
+        query_rows=rows,
+    )
+
+
+def _gallery_rows(labels: np.ndarray) -> np.ndarray:
+    """Return rows of classes spread evenly over all, several of few classes."""
+    order = np.argsort(labels, kind="stable")
+    places = np.linspace(0, len(order), _GALLERY_QUERIES, endpoint=False).astype(int)
+    return np.unique(order[places])
+
+
+def _summary(prepared: Prepared, loop: Loop, command: str) -> dict[str, Any]:
+    """Return what summary.json tells besides the metrics."""
+    split, program = prepared.split, prepared.program
+    seconds = {f"{name}_seconds": round(s, 3) for name, s in loop.seconds.items()}
+    return {
+        "status": "finished",
+        "command": command,
+        "steps": loop.step,
+        "epochs": loop.step / program.sampler.steps_per_epoch,
+        "skipped_steps": int(loop.state.skipped),
+        "batch": [program.sampler.num_classes, program.sampler.m_per_class],
+        "loss": {"name": prepared.loss.name, **prepared.loss.settings},
+        "model": program.model,
+        "num_parameters": sum(x.size for x in jax.tree.leaves(loop.state.params)),
+        "parameters_sha256": summary.sha256_of(loop.state.params),
+        "data": {
+            "name": split.name,
+            "sha256": split.sha256,
+            "train_rows": len(split.train),
+            "held_out_rows": len(split.held_out),
+            "skipped": list(split.skipped),
+        },
+        "classes": {
+            "train": list(split.train.class_names),
+            "held_out": list(split.held_out.class_names),
+        },
+        "compilation_seconds": seconds.pop("compile_seconds"),
+        "training_seconds": seconds.pop("train_seconds"),
+        "evaluation_seconds": seconds.pop("evaluate_seconds"),
+        "versions": {
+            "jaxmetric": jm.__version__,
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _tell_beginning(prepared: Prepared, folder: Path) -> None:
+    """Print what is about to happen."""
+    split, program = prepared.split, prepared.program
+    for note in split.notes:
+        print(f"Note: {note}")
+    if split.skipped:
+        print(f"Note: {len(split.skipped)} files skipped, first: {split.skipped[0]}")
+    print(
+        f"{split.name}: {len(split.train):,} rows of {split.train.num_classes:,} "
+        f"classes to train on, {len(split.held_out):,} of "
+        f"{split.held_out.num_classes:,} held out; {prepared.loss.name}, "
+        f"{program.total_steps:,} steps of {program.sampler.num_classes} x "
+        f"{program.sampler.m_per_class}; {folder}",
+        flush=True,
+    )
+
+
+def _tell_end(
+    prepared: Prepared,
+    folder: Path,
+    loop: Loop,
+    blocks: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Print the table and the next command."""
+    held_out = prepared.split.held_out
+    title = (
+        f"Retrieval among {len(held_out):,} rows of {held_out.num_classes:,} classes "
+        "never seen"
+    )
+    shown = dict(blocks)
+    if not held_out.is_image:
+        shown = {"untrained": blocks["untrained"], "raw features": blocks["pixels"]}
+        shown["trained"] = blocks["trained"]
+    summary.print_table(title, shown)
+    print(
+        f"Compiled in {loop.seconds['compile']:.1f} s, trained in "
+        f"{loop.seconds['train']:.1f} s; everything is in {folder}"
+    )
+    _tell_next(folder, prepared.options.data.data)
+
+
+def _tell_next(folder: Path, data: str) -> None:
+    """Print what to try next."""
+    words = ("jaxmetric", "embed", str(folder), data, "-o", "embeddings.npz")
+    print(f"Next: {summary.command_line(*words)}", flush=True)

@@ -1,0 +1,120 @@
+"""Several inputs, one embedding space: shared weights, or a tower for each side."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxmetric import _checks
+
+
+class SharedTowers(nnx.Module):
+    """Embed two inputs with one encoder (Siamese network).
+
+    The two are embedded as one batch, so batch normalisation sees both.
+
+    Args:
+      encoder: module from [batch, ...] inputs to [batch, dim] embeddings.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> towers = SharedTowers(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+      >>> left, right = towers(jnp.ones((4, 3)), jnp.zeros((4, 3)))
+      >>> print(left.shape, right.shape)
+      (4, 2) (4, 2)
+    """
+
+    def __init__(self, encoder: nnx.Module):
+        self.encoder = encoder
+
+    def __call__(self, x1: jax.Array, x2: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the [batch, dim] embeddings of both inputs.
+
+        The batches may differ in length, not in the shape of an example.
+
+        Raises:
+          ValueError: the shapes of the examples differ.
+        """
+        first, second = _embed_together("SharedTowers", self.encoder, (x1, x2))
+        return first, second
+
+
+class TripletTowers(nnx.Module):
+    """Embed anchors, positives and negatives with one encoder.
+
+    The three are embedded as one batch, so batch normalisation sees all of them.
+
+    Args:
+      encoder: module from [batch, ...] inputs to [batch, dim] embeddings.
+    """
+
+    def __init__(self, encoder: nnx.Module):
+        self.encoder = encoder
+
+    def __call__(
+        self, anchor: jax.Array, positive: jax.Array, negative: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return the [batch, dim] embeddings of the three inputs.
+
+        Raises:
+          ValueError: the shapes of the examples differ.
+        """
+        inputs = (anchor, positive, negative)
+        a, p, n = _embed_together("TripletTowers", self.encoder, inputs)
+        return a, p, n
+
+
+class TwoTowers(nnx.Module):
+    """Embed two kinds of input into one space, each with its own encoder.
+
+    Nothing is shared: images on one side and text, or queries and documents, on the
+    other.
+
+    Args:
+      left: module from [batch, ...] inputs to [batch, dim] embeddings.
+      right: the same for the other side, to the same width.
+    """
+
+    def __init__(self, left: nnx.Module, right: nnx.Module):
+        self.left = left
+        self.right = right
+
+    def __call__(self, x1: jax.Array, x2: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the [batch, dim] embeddings of both inputs.
+
+        Raises:
+          ValueError: the towers differ in width.
+        """
+        first = _call("TwoTowers", "left", self.left, x1)
+        second = _call("TwoTowers", "right", self.right, x2)
+        if first.shape[-1] != second.shape[-1]:
+            must = f"embed to {first.shape[-1]} columns like `left`"
+            got, remedy = f"{second.shape[-1]}", "Build both with one `dim`."
+            raise ValueError(_checks.text("TwoTowers", "right", must, got, remedy))
+        return first, second
+
+
+def _embed_together(
+    function: str, encoder: nnx.Module, inputs: tuple[jax.Array, ...]
+) -> list[jax.Array]:
+    """Return the embeddings of several batches, from one call of the encoder."""
+    arrays = [jnp.asarray(x) for x in inputs]
+    shape, dtype = arrays[0].shape[1:], arrays[0].dtype
+    for x in arrays[1:]:
+        if x.shape[1:] != shape or x.dtype != dtype:
+            must = f"have examples of shape {shape} and dtype {dtype} in every entry"
+            got = f"shape {x.shape[1:]} and dtype {x.dtype}"
+            remedy = "Use TwoTowers for inputs of two kinds."
+            raise ValueError(_checks.text(function, "inputs", must, got, remedy))
+    ends = [len(x) for x in arrays]
+    splits = [sum(ends[: i + 1]) for i in range(len(ends) - 1)]
+    rows = _call(function, "encoder", encoder, jnp.concatenate(arrays))
+    return jnp.split(rows, splits)
+
+
+def _call(function: str, argument: str, encoder: nnx.Module, x: jax.Array) -> jax.Array:
+    """Return encoder(x); modules as such do not promise to be callable."""
+    if not callable(encoder):
+        got, remedy = type(encoder).__name__, "Give it a method __call__(self, x)."
+        raise TypeError(_checks.text(function, argument, "be callable", got, remedy))
+    return encoder(x)
