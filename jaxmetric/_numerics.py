@@ -17,7 +17,9 @@ MIN_NORM = 1e-6
 
 def accumulation_dtype(*arrays: jax.Array) -> jnp.dtype:
     """Return float32, or the widest dtype of the arrays where that is wider."""
-    return jnp.result_type(jnp.float32, *(x.dtype for x in arrays))
+    # By width, not by promotion: strict promotion refuses to mix half with single.
+    dtypes = (jnp.dtype(jnp.float32), *(x.dtype for x in arrays))
+    return max(dtypes, key=lambda dtype: dtype.itemsize)
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:

@@ -126,18 +126,39 @@ def class_segments(anchors: Side, references: Side) -> ClassSegments:
       anchors: of m rows.
       references: of n rows.
 
-    Memory: O(m + n), and O(m n) bools that XLA fuses away.
+    Memory: O(m + n). Time: O((m + n) log n).
     """
     n = references.labels.shape[0]
     iota = jnp.arange(n, dtype=jnp.int32)
     missing = (~references.where).astype(jnp.int32)
-    _, _, order = lax.sort((missing, references.labels, iota), num_keys=2)
-    labels, others = anchors.labels[:, None], references.labels[None, :]
-    exists = references.where[None, :]
-    start = jnp.sum(exists & (others < labels), -1, dtype=jnp.int32)
-    size = jnp.sum(exists & (others == labels), -1, dtype=jnp.int32)
+    _, ordered, order = lax.sort((missing, references.labels, iota), num_keys=2)
+    # The tail of missing rows gets the largest label, so that all is in order; it is
+    # cut off again where a class of that very label reaches into it.
+    num_existing = n - jnp.sum(missing)
+    largest = jnp.iinfo(ordered.dtype).max
+    ordered = jnp.where(iota < num_existing, ordered, largest)
+    start = _count_before(ordered, anchors.labels, inclusive=False)
+    stop = _count_before(ordered, anchors.labels, inclusive=True)
+    size = jnp.minimum(stop, num_existing) - start
     if anchors.index is None:
         return ClassSegments(order, start, jnp.where(anchors.where, size, 0), size)
     rank = jnp.zeros(n, jnp.int32).at[order].set(iota)
     own = rank[anchors.index] - start
     return ClassSegments(order, start, jnp.where(anchors.where, size - 1, 0), own)
+
+
+def _count_before(
+    ordered: jax.Array, values: jax.Array, *, inclusive: bool
+) -> jax.Array:
+    """Return [m] int32 how many of the [n] ordered are below (or at) each value."""
+    # A binary search without a loop, whose carry would have a type per mapped axis.
+    n = ordered.shape[0]
+    low = jnp.zeros(values.shape, jnp.int32)
+    high = jnp.full(values.shape, n, jnp.int32)
+    for _ in range(n.bit_length()):
+        middle = (low + high) // 2
+        found = ordered[jnp.minimum(middle, n - 1)]
+        is_before = (found <= values if inclusive else found < values) & (middle < n)
+        low = jnp.where(is_before & (low < high), middle + 1, low)
+        high = jnp.where(is_before, high, middle)
+    return low

@@ -1,6 +1,7 @@
 """Encoders for rows of features and for small images, ending in unit-norm rows."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +10,30 @@ from jax.nn import initializers
 
 from jaxmetric import _checks, distances
 
-# Variance below which an image counts as blank, as a share of the range 0..1: two grey
-# levels of 255, where compression noise would otherwise be blown up to a drawing.
-_BLANK_VARIANCE = 1e-4
-# Convolutions halve an image until no side is longer than this; then it is flattened.
+# Images are halved until no side is longer than this. One convolution more, from 4 x 4
+# to 2 x 2 pixels, can treble the step: its gradient is a slow case of XLA on CPU.
 _SMALL_SIDE = 4
+# An image of less variance than this (values 0 to 1: about two of 255 grey levels) is
+# nearly blank, and its noise is not blown up to a drawing.
+_BLANK_VARIANCE = 1e-4
 
 
 class MLPEncoder(nnx.Module):
     """Embed rows of features with a multilayer perceptron.
 
-    Dense layers with ReLU, a linear layer, unit rows. The inputs are taken as they
-    come: bring features of very different scale to a common one first.
+    Dense layers with ReLU, one linear layer, unit rows. Features are taken as they
+    come: bring those of very different scale to a common one first.
 
     Args:
       in_features: numbers in one example; examples of more axes are flattened.
-      hidden: widths of the hidden layers; may be empty, for a linear embedding.
+      hidden: widths of the hidden layers; empty for a linear embedding.
       dim: width of the embeddings.
       rngs: its stream `params` draws the initial parameters.
 
     Raises:
       ValueError: a size is not a positive int.
 
-    Memory: O(batch x widest layer) for the gradient.
+    Memory: O(batch x (in_features + sum of widths)) for the gradient.
 
     Example:
       >>> import jax.numpy as jnp
@@ -51,17 +53,23 @@ class MLPEncoder(nnx.Module):
         rngs: nnx.Rngs,
     ):
         _checks.positive_int("MLPEncoder", "in_features", in_features)
-        _check_sizes("MLPEncoder", "hidden", hidden, must="hold widths")
         _checks.positive_int("MLPEncoder", "dim", dim)
-        sizes = (in_features, *hidden)
+        must = "hold positive ints"
+        _check_sizes("MLPEncoder", "hidden", hidden, must, fits=True)
+        widths = (in_features, *hidden)
         self.hidden = nnx.List(
-            nnx.Linear(n, m, kernel_init=initializers.he_normal(), rngs=rngs)
-            for n, m in zip(sizes, sizes[1:], strict=False)
+            nnx.Linear(m, n, kernel_init=initializers.he_normal(), rngs=rngs)
+            for m, n in pairwise(widths)
         )
-        self.head = nnx.Linear(sizes[-1], dim, rngs=rngs)
+        self.head = nnx.Linear(widths[-1], dim, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return [batch, dim] unit rows of [batch, ...] floating inputs."""
+        """Return [batch, dim] unit rows of [batch, ...] floating inputs.
+
+        Raises:
+          TypeError: `x` is not floating point.
+        """
+        x = _floating("MLPEncoder", x, self.head.kernel.dtype)
         x = x.reshape(x.shape[0], -1)
         for layer in self.hidden:
             x = jax.nn.relu(layer(x))
@@ -71,25 +79,23 @@ class MLPEncoder(nnx.Module):
 class ConvEncoder(nnx.Module):
     """Embed small images with strided convolutions.
 
-    Each image is brought to mean 0 and variance 1, so that ink and paper may be
-    exchanged and the contrast may vary; 3 x 3 convolutions of stride 2 with ReLU halve
-    it until it is at most 4 pixels wide; one linear layer sees what is left with its
-    places. Nothing is pooled, since on a CPU the gradient of a pooling costs more than
-    that of the convolution before it, and nothing is normalised over the batch, so
-    training and evaluation compute the same.
+    Each image is brought to mean 0 and variance 1, so that brightness and contrast do
+    not matter. Convolutions of 3 x 3 pixels and stride 2 with ReLU halve it until it
+    is at most 4 pixels a side, and one linear layer sees all that is left, place by
+    place. Nothing is pooled, since the gradient of max-pooling is slow on a CPU, and
+    nothing normalised over the batch: training and evaluation compute the same.
 
     Args:
-      input_shape: (height, width, channels) of one image; any size, any number of
-        channels.
-      widths: channels of the convolutions, first to last. As many are made as the
-        image can be halved; the last width serves for any beyond the list.
+      input_shape: (height, width, channels) of one image, of any size.
+      widths: channels of the convolutions, first to last. There are as many as the
+        size of the image asks for: the last width serves for all beyond the list.
       dim: width of the embeddings.
       rngs: its stream `params` draws the initial parameters.
 
     Raises:
       ValueError: a size is not a positive int, or `widths` is empty.
 
-    Memory: O(batch x height x width x widths[0] / 4) for the gradient.
+    Memory: O(batch x height x width x (channels + widths[0])) for the gradient.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,28 +114,35 @@ class ConvEncoder(nnx.Module):
         dim: int = 64,
         rngs: nnx.Rngs,
     ):
-        is_image = len(input_shape) == 3
-        must = "be (height, width, channels)"
-        _check_sizes(
-            "ConvEncoder", "input_shape", input_shape, must=must, fits=is_image
-        )
-        must, has_some = "hold one width or more", len(widths) > 0
-        _check_sizes("ConvEncoder", "widths", widths, must=must, fits=has_some)
+        must, is_image = "be (height, width, channels)", len(input_shape) == 3
+        _check_sizes("ConvEncoder", "input_shape", input_shape, must, fits=is_image)
+        must, has_some = "hold one positive int or more", len(widths) > 0
+        _check_sizes("ConvEncoder", "widths", widths, must, fits=has_some)
         _checks.positive_int("ConvEncoder", "dim", dim)
-        height, width, channels = input_shape
+        height, width, channels = self.input_shape = tuple(input_shape)
         self.convs = nnx.List()
         while max(height, width) > _SMALL_SIDE:
             out = widths[min(len(self.convs), len(widths) - 1)]
-            he_normal = initializers.he_normal()
-            self.convs.append(
-                nnx.Conv(channels, out, (3, 3), 2, kernel_init=he_normal, rngs=rngs)
-            )
+            init = initializers.he_normal()
+            conv = nnx.Conv(channels, out, (3, 3), 2, kernel_init=init, rngs=rngs)
+            self.convs.append(conv)
             height, width, channels = -(-height // 2), -(-width // 2), out
         self.head = nnx.Linear(height * width * channels, dim, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return [batch, dim] unit rows of [batch, *input_shape] floating images."""
-        x = _standardize(x)
+        """Return [batch, dim] unit rows of [batch, *input_shape] floating images.
+
+        Raises:
+          ValueError: the images are of another shape.
+          TypeError: `x` is not floating point.
+        """
+        if x.shape[1:] != self.input_shape:
+            must = f"have shape (batch, {', '.join(map(str, self.input_shape))})"
+            remedy = "Resize the images, or make an encoder for theirs."
+            raise ValueError(
+                _checks.text("ConvEncoder", "x", must, str(x.shape), remedy)
+            )
+        x = _standardize(_floating("ConvEncoder", x, self.head.kernel.dtype))
         for conv in self.convs:
             x = jax.nn.relu(conv(x))
         return distances.l2_normalize(self.head(x.reshape(x.shape[0], -1)))
@@ -143,10 +156,19 @@ def _standardize(images: jax.Array) -> jax.Array:
     return images * jax.lax.rsqrt(variance + _BLANK_VARIANCE)
 
 
+def _floating(function: str, x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Return floating inputs in the dtype of the parameters; refuse others."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        remedy = "Use jaxmetric.data.to_float(x)."
+        must = "be floating point"
+        raise TypeError(_checks.text(function, "x", must, str(x.dtype), remedy))
+    return x.astype(dtype)
+
+
 def _check_sizes(
-    function: str, argument: str, sizes: Sequence[int], *, must: str, fits: bool = True
+    function: str, argument: str, sizes: Sequence[int], must: str, *, fits: bool
 ) -> None:
-    """Require positive ints, which become shapes of the parameters."""
+    """Require positive ints, in the right number, to be shapes of the parameters."""
     if not (fits and all(type(size) is int and size > 0 for size in sizes)):
-        remedy = "Sizes are positive Python ints."
+        remedy = "Use positive Python ints."
         raise ValueError(_checks.text(function, argument, must, repr(sizes), remedy))
