@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from jaxmetric import losses as losses
 from jaxmetric import miners as miners
+from jaxmetric import retrieval as retrieval
 from jaxmetric.distances import l2_normalize as l2_normalize
 from jaxmetric.distances import paired_distance as paired_distance
 from jaxmetric.distances import pairwise_distance as pairwise_distance
@@ -32,6 +33,7 @@ from jaxmetric.pairs import Pairs as Pairs
 from jaxmetric.pairs import Triplets as Triplets
 from jaxmetric.reductions import LossStats as LossStats
 from jaxmetric.reductions import reduce as reduce
+from jaxmetric.retrieval import Neighbors as Neighbors
 
 if TYPE_CHECKING:
     from jaxmetric import data as data

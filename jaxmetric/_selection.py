@@ -47,19 +47,28 @@ def semi_hard(
     return select
 
 
-def visit_positives(step: Callable[..., Any], start: tuple, block: Block) -> tuple:
-    """Return the state after `state = step(slot, state)` for every slot of positives.
+def visit_positives(
+    step: Callable[..., Any],
+    start: tuple,
+    block: Block,
+    *,
+    first: int = 0,
+    stop: int | None = None,
+) -> tuple:
+    """Return the state after `state = step(slot, state)` for the slots of positives.
 
-    The number of slots is the largest class at hand, known only at run time; so the
-    loop cannot be differentiated, and is not: see the losses that use it.
+    They are those from `first` up to the largest class at hand, or `stop`. How many
+    there are is known only at run time; so the loop cannot be differentiated, and is
+    not: see the losses that use it.
     """
     assert block.segments is not None
-    largest = jnp.max(block.segments.size)
-    start = (jnp.int32(0), start)
-    start = _numerics.varying_like(start, block.distances, block.segments.size)
+    last = jnp.max(block.segments.size)
+    last = last if stop is None else jnp.minimum(last, stop)
+    loop = (jnp.int32(first), start)
+    loop = _numerics.varying_like(loop, block.distances, block.segments.size)
     _, state = lax.while_loop(
-        lambda loop: loop[0] < largest,
+        lambda loop: loop[0] < last,
         lambda loop: (loop[0] + 1, step(*loop)),
-        start,
+        loop,
     )
     return state

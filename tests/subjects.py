@@ -60,11 +60,12 @@ def _references(case: Arrays) -> jax.Array:
 
 
 def _triplet_slots(case: Arrays) -> jm.Triplets:
-    positive, negative = _masks(case)
-    n, m = positive.shape
+    is_positive, is_negative = _masks(case)
+    n, m = is_positive.shape
     slots = np.indices((n, m, m)).reshape(3, -1).astype(np.int32)
-    valid = (positive[:, :, None] & negative[:, None, :]).reshape(-1)
-    return jm.Triplets(*map(jnp.asarray, slots), valid)
+    valid = (is_positive[:, :, None] & is_negative[:, None, :]).reshape(-1)
+    anchor, positive, negative = map(jnp.asarray, slots)
+    return jm.Triplets(anchor, positive, negative, valid)
 
 
 def _per_slot(options: dict[str, Any], anchor: jax.Array) -> dict[str, Any]:

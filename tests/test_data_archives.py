@@ -157,3 +157,12 @@ def test_an_unusual_compression_is_refused(tmp_path):
         archive.writestr("images.npy", array(BYTES))
         archive.writestr("labels.npy", array(LABELS))
     assert "compressed in a way that NumPy does not write" in refusal(path)
+
+
+def test_an_encrypted_array_is_refused(save):
+    path = save(images=BYTES, labels=LABELS)
+    data = bytearray(path.read_bytes())
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(start) + flags] |= 1
+    path.write_bytes(data)
+    assert "is encrypted" in refusal(path)

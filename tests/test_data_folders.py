@@ -81,7 +81,7 @@ def test_sizes_and_modes_may_differ(tmp_path):
     assert load(tmp_path, channels=1).inputs.shape == (3, 30, 20, 1)
     assert load(tmp_path, image_size=(4, 9)).inputs.shape == (3, 4, 9, 3)
     write(tmp_path / "b" / "4.jpg", size=(700, 41))
-    assert load(tmp_path).inputs.shape == (4, 35, 35, 3)
+    assert load(tmp_path).inputs.shape == (4, 28, 28, 3)
 
 
 @pytest.mark.parametrize(

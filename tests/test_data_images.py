@@ -78,7 +78,7 @@ def test_blocks_change_nothing(monkeypatch):
 def test_the_default_size_leaves_small_images_alone():
     assert default_image_size(8, 8) == (8, 8)
     assert default_image_size(40, 1) == (40, 1)
-    assert default_image_size(41, 1) == (35, 35)
+    assert default_image_size(41, 1) == (28, 28)
 
 
 def test_grey_from_colour_is_that_of_pillow():

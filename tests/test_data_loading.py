@@ -21,7 +21,7 @@ def test_the_digits_are_bytes_of_ten_classes():
 
 def test_real_drawings_keep_their_order(test_data):
     path = os.path.join(test_data, "omniglot_background.npz")
-    data = load(path)
+    data = load(path, image_size=35)
     assert data.inputs.shape == (964 * 20, 35, 35, 1)
     assert data.inputs.dtype == np.uint8
     assert (np.asarray(data.labels) == np.repeat(np.arange(964), 20)).all()

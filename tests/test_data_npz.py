@@ -89,7 +89,7 @@ def test_features_become_float32(save):
 def test_large_images_come_at_the_default_size_or_the_one_asked_for(save):
     images = RANDOM.integers(0, 256, (6, 60, 50), dtype=np.uint8)
     path = save(images=images, labels=LABELS)
-    assert load(path).inputs.shape == (6, 35, 35, 1)
+    assert load(path).inputs.shape == (6, 28, 28, 1)
     assert load(path, image_size=10, channels=3).inputs.shape == (6, 10, 10, 3)
     assert load(path, image_size=(60, 25)).inputs.shape == (6, 60, 25, 1)
 

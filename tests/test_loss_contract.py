@@ -235,7 +235,7 @@ def _degenerate_cases(subject: Subject, dtype: str) -> list[tuple]:
     hyper = {name: h.default for name, h in subject.oracle.hyper.items()}
     found = []
     for shape in degenerate.shapes(jnp.dtype(dtype)):
-        case = degenerate.padded(shape)
+        case: dict = degenerate.padded(shape)
         case["hyper"] = {
             name: np.ones(degenerate.NUM_CLASSES)
             if value is None

@@ -6,6 +6,7 @@ are from PyTorch Metric Learning 2.9.0 in float64, or from loops where it has no
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,8 @@ def sp(v: float) -> float:
     return math.log1p(math.exp(v))
 
 
-losses = jm.losses
+# Untyped: a loss returns a scalar or statistics, as the options say.
+losses: Any = jm.losses
 E = math.e
 
 HAND = [
@@ -111,6 +113,52 @@ def test_terms_exactly_on_the_margin_are_inactive_and_have_no_gradient():
     assert int(stats.num_active.sum()) == 2
     assert value == 1.0
     np.testing.assert_array_equal(grad[:, 0], [-0.5, 1.5, -1.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("batch_all_triplet_loss", {"margin": 2.0}),
+        ("batch_hard_triplet_loss", {"margin": 2.0}),
+        ("semi_hard_triplet_loss", {"margin": 2.0}),
+        ("contrastive_loss", {"margin": 3.0, "positive_margin": 1.0, "squared": False}),
+    ],
+)
+def test_a_hinge_at_exactly_zero_is_inactive_and_has_no_gradient(name, options):
+    """One anchor at 0, its positive at 1, its negative at 3: the gap is the margin."""
+
+    def loss(x, refs, **more):
+        return getattr(losses, name)(
+            x, jnp.array([0]), ref_embeddings=refs, ref_labels=jnp.array([0, 1]),
+            **options, **more,
+        )  # fmt: skip
+
+    sides = column(0), column(1, 3)
+    gradients = jax.grad(loss, argnums=(0, 1))(*sides, reduction="sum")
+    assert not any(grad.any() for grad in gradients)
+    stats = loss(*sides, reduction="none")
+    assert stats.num_active.tolist() == [0]
+    assert stats.num_terms.tolist() == [2 if name == "contrastive_loss" else 1]
+
+
+def test_a_negative_as_far_as_the_positive_is_not_semi_hard():
+    """Anchor 0, positive at 1, negatives at -1 and 2: the one at 2 is taken."""
+    refs = {"ref_embeddings": column(1, -1, 2), "ref_labels": jnp.array([0, 1, 1])}
+    loss = losses.semi_hard_triplet_loss(column(0), jnp.array([0]), margin=2.0, **refs)
+    assert loss == 1 + 2 - 2
+    miner: Any = jm.miners.semi_hard
+    mined = miner(column(0), jnp.array([0]), **refs)
+    assert mined.negative[0] == 2
+
+
+def test_an_explicit_term_at_exactly_zero_has_no_gradient():
+    a, p, n = column(0), column(1), column(3)
+    for side in range(3):
+        grad = jax.grad(losses.triplet_margin_loss, argnums=side)(a, p, n, margin=2.0)
+        assert not grad.any()
+    is_positive = jnp.array([False])
+    grad = jax.grad(losses.pair_loss)(a, n, is_positive, margin=3.0, squared=False)
+    assert not grad.any()
 
 
 def test_one_sided_contrastive_losses_are_the_form_of_pml():
@@ -355,7 +403,7 @@ def test_half_precision_duplicates_have_finite_gradients():
     """1e-16 under the root is 0 in float16 (defect 34)."""
     x = jnp.ones((4, 3), jnp.float16)
     for name in ("batch_all_triplet_loss", "batch_hard_triplet_loss"):
-        grad = jax.grad(lambda x, f=getattr(losses, name): f(x, PAIRS))(x)
+        grad = jax.grad(getattr(losses, name))(x, PAIRS)
         assert not grad.any()
 
 

@@ -177,9 +177,10 @@ def _is_missing_extra(error: Exception) -> bool:
 
 def _show_warnings_as_lines() -> None:
     """Print warnings of the library as one line each, without the place in its code."""
-    from jaxmetric.training import CheckpointWarning
 
     def show(message: Any, category: type[Warning], *_: Any) -> None:
+        from jaxmetric.training import CheckpointWarning
+
         if issubclass(category, CheckpointWarning):
             _say(f"warning: {message}", 0)
 

@@ -65,7 +65,7 @@ def from_mapping(values: Any, options: type[T], where: str) -> T:
     chosen = {}
     for key, value in values.items():
         kind, is_optional = unwrap(known[key])
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             chosen[key] = from_mapping(value, kind, f"{where}: {key}")
         elif value is None and is_optional:
             chosen[key] = None

@@ -57,7 +57,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
         )
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, allow_pickle=False, **arrays)
             umask = os.umask(0)
             os.umask(umask)
             os.chmod(name, 0o666 & ~umask)

@@ -111,12 +111,13 @@ class Loop:
           Interrupted: a signal has come; `finish` then keeps all finished steps.
         """
         compiled: StepFn | None = None
-        phase = None
+        phase = self.program.phase_at(self.step)
+        self._watch = self._make_watch(phase)
         total = self.program.total_steps
         while True:
             if phase is not self.program.phase_at(self.step):
-                phase = self.program.phase_at(self.step)
                 self._drain(bar)
+                phase = self.program.phase_at(self.step)
                 self._watch, compiled = self._make_watch(phase), None
             if self.step % self._eval_every == 0 or self.step == total:
                 self._drain(bar)

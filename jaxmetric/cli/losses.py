@@ -42,7 +42,7 @@ class Loss(NamedTuple):
     def loss_fn(self) -> Callable[..., Any]:
         """Return what a training step minimises, see `make_train_step`."""
         function = functools.partial(getattr(jm.losses, self.name), **self.hyper)
-        reduction = self.settings.get("reduction")
+        reduction: Any = self.settings.get("reduction")
 
         def loss_fn(
             loss_params: Any, embeddings: Any, labels: Any, ids: Any = None

@@ -58,14 +58,17 @@ def evaluate_pixels(data: jm.data.Dataset) -> Metrics:
     return evaluate(rows, data.labels)
 
 
-def neighbors_of(embeddings: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    """Return [len(rows), k] row ids, the nearest other rows of some rows.
+def neighbors_of(
+    embeddings: np.ndarray, rows: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return row ids and distances, [len(rows), k] each, of the nearest other rows.
 
     k is at most the number of other rows.
     """
     found = retrieval.nearest_neighbors(embeddings[rows], embeddings, k=k + 1)
-    indices = np.asarray(found.indices)
+    indices, distances = (np.asarray(array) for array in found)
     is_other = indices != rows[:, None]
     # Of k + 1 rows the row itself is one, unless k + 1 others are as near as itself.
     is_other[is_other.all(axis=1), -1] = False
-    return indices[is_other].reshape(len(rows), k)
+    shape = (len(rows), k)
+    return indices[is_other].reshape(shape), distances[is_other].reshape(shape)

@@ -7,11 +7,11 @@ stands for "auto": a value that the data or the loss decides (`defaults`).
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro import conf
 
-from jaxmetric.cli.losses import hyper_parameters
+from jaxmetric.cli.losses import hyper_parameters, loss_names
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ def _loss_options() -> type:
     """Return the section of the loss: its name and every hyper-parameter of any."""
     name = (
         "name",
-        Annotated[str, conf.arg(name="loss", help="Function of jaxmetric.losses.")],
-        field(default="batch_hard"),
+        Annotated[
+            str | None, conf.arg(name="loss", help=f"{', '.join(loss_names())}.")
+        ],
+        field(default=None),
     )
     hyper = [
         (key, Annotated[kind, conf.arg(help=f"{use}.")], field(default=None))
@@ -65,8 +67,16 @@ def _loss_options() -> type:
     return options
 
 
-# The fields are known only when the losses are.
-LossOptions: Any = _loss_options()
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True)
+    class LossOptions:
+        """What is known of the section without the losses."""
+
+        name: str | None = None
+
+else:
+    LossOptions = _loss_options()
 
 
 @dataclass(frozen=True)

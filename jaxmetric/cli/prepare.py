@@ -41,11 +41,15 @@ def prepare(options: TrainOptions) -> Prepared:
     Raises:
       UsageError, DataError: the options, the data, or both together are a mistake.
     """
-    loss = losses.resolve(options.loss.name, _hyper(options))
     _check_numbers(options)
+    if options.loss.name is not None:
+        # Before the data is read, which may take a while.
+        losses.resolve(options.loss.name, _hyper(options))
     split = split_data(options.data, options.model.input_shape)
     options = _with_split(options, split)
     options = defaults.fill(options, split.input_shape, class_sizes(split.train))
+    assert options.loss.name is not None
+    loss = losses.resolve(options.loss.name, _hyper(options))
     _check_kind(options, split)
     sampler = make_sampler(
         split.train,

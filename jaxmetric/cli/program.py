@@ -227,7 +227,7 @@ def _phases(options: TrainOptions, loss: Loss, steps_per_epoch: int) -> list[Pha
         steps = optimization.epochs * steps_per_epoch
     plan: list[tuple[str, Loss, int]] = [("metric", loss, steps)]
     if warmup:
-        plan.insert(0, ("softmax", resolve("normalized_softmax", {}), warmup))
+        plan.insert(0, ("softmax", resolve("normalized_softmax", {"temperature": 0.1}), warmup))
     phases, start = [], 0
     for name, phase_loss, length in plan:
         optimizer = make_optimizer(optimization, length)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _PLAIN_SECONDS = 5.0
 _REFRESHES_PER_SECOND = 4
-# The speed of the last half minute: a pause (compilation, evaluation) is soon forgotten.
+# The speed of the last half minute, so that a pause (compilation, evaluation) is soon
+# forgotten.
 _SAMPLE_SECONDS = 0.5
 _NUM_SAMPLES = 60
 _NOTHING = "–"
@@ -126,7 +127,7 @@ class Progress:
             return
 
     def _stop_live(self) -> None:
-        """Leave the last state of the display on the screen and give the cursor back."""
+        """Leave the last state of the display and give the cursor back."""
         live, self._live = self._live, None
         if live is not None:
             with contextlib.suppress(Exception):
@@ -170,7 +171,7 @@ class Progress:
         bar.add_row(
             Text(self._position(step), style="bold"),
             ProgressBar(total=self.total_steps, completed=step, width=28),
-            f"{100 * step // self.total_steps} %",
+            f"{100 * step // self.total_steps}%",
         )
         if self._latest is None:
             return Group(bar, Text("compiling the first step ...", style="dim"))

@@ -67,21 +67,23 @@ class Interrupts:
     def run_aside(self, function: Callable[[], T]) -> T:
         """Return function(), run in a thread that a signal does not wait for."""
         outcome: list[Any] = []
+        # Not Thread.join: interrupted by an exception it takes the thread for ended.
+        is_done = threading.Event()
 
         def work() -> None:
             try:
                 outcome.append((function(), None))
-            except BaseException as error:  # noqa: BLE001 (raised again below)
+            except BaseException as error:
                 outcome.append((None, error))
+            finally:
+                is_done.set()
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
+        threading.Thread(target=work, daemon=True).start()
         try:
-            while thread.is_alive():
-                thread.join(0.1)
+            while not is_done.wait(0.1):
                 self.check()
         finally:
-            self.is_busy = thread.is_alive()
+            self.is_busy = not is_done.is_set()
         result, error = outcome[0]
         if error is not None:
             raise error

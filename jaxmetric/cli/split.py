@@ -94,13 +94,6 @@ def split_data(options: DataOptions, shape: Sequence[int] | None) -> Split:
     loaded = load_like(
         options.data, shape, on_error=options.on_error, image_size=options.image_size
     )
-    if loaded.is_image is False and options.image_size is not None:
-        raise UsageError(
-            f"--image-size has no effect on {options.data}, which has rows of features."
-            " Leave it out."
-        )
-    labels = loaded.labels
-    assert labels is not None
     if options.eval_data is not None:
         if options.held_out:
             raise UsageError(
@@ -233,6 +226,7 @@ def _refuse_single_rows(name: str, loaded: jm.data.Dataset) -> None:
 
 def _renumber(data: jm.data.Dataset) -> jm.data.Dataset:
     """Return a data set whose labels count the classes that it has rows of."""
+    assert data.labels is not None
     present, labels = np.unique(data.labels, return_inverse=True)
     names = tuple(data.class_names[c] for c in present)
     return jm.data.Dataset(data.inputs, labels.astype(np.int32), names, data.name)

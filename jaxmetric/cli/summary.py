@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+
+from jaxmetric.cli.records import write_atomically
 
 _COLUMNS = {"recall_at_1": "Recall@1", "mean_average_precision_at_r": "MAP@R"}
 
@@ -25,8 +26,6 @@ def sha256_of(tree: Any) -> str:
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json, the last file of a finished run."""
-    from jaxmetric.cli.records import write_atomically
-
     write_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
@@ -64,11 +63,6 @@ def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
         is_count = isinstance(value, int) and not isinstance(value, bool)
         table.add_row(name, f"{value:,}" if is_count else _percent(value))
     Console(highlight=False, soft_wrap=True).print(table)
-
-
-def command_line(*words: str) -> str:
-    """Return words as a shell takes them."""
-    return shlex.join(words)
 
 
 def _percent(value: Any) -> str:

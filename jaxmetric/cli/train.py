@@ -40,11 +40,20 @@ def train(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
         return
     folders.check_out(options.out)
     prepared = prepare(options)
-    name = prepared.split.name
-    folder = folders.make_folder(options.out, name, prepared.config)
-    _tell_beginning(prepared, folder)
-    with jm.training.RunLock(folder):
-        _run(prepared, folder, command, interrupts, is_resumed=False)
+    folder = None
+    try:
+        with interrupts.held():
+            folder = folders.make_folder(
+                options.out, prepared.split.name, prepared.config
+            )
+        _tell_beginning(prepared, folder)
+        with jm.training.RunLock(folder):
+            _run(prepared, folder, command, interrupts, is_resumed=False)
+    except Interrupted as error:
+        if folder is None or str(error):
+            raise
+        text = f"stopped before the first step. {_to_go_on(folder)}"
+        raise Interrupted(text) from None
 
 
 def _resume(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
@@ -96,10 +105,9 @@ def _run(
             blocks = _train(prepared, folder, loop, log, interrupts)
         except Interrupted:
             loop.finish()
-            again = shlex.join(["jaxmetric", "train", "--resume", str(folder)])
             raise Interrupted(
                 f"stopped after {loop.step:,} of {prepared.program.total_steps:,} "
-                f"steps, all saved. To go on: {again}"
+                f"steps, all saved. {_to_go_on(folder)}"
             ) from None
         except DivergedError as error:
             loop.finish()
@@ -192,7 +200,8 @@ def _write_figures(prepared: Prepared, folder: Path, log: Log, loop: Loop) -> No
     """Write the curves and, for images, queries with their neighbours."""
     from jaxmetric.cli import figures
 
-    figures.write_curves(folder / folders.CURVES, log.records)
+    curves = [r for r in log.records if r.get("kind") in ("train", "eval")]
+    figures.write_curves(folder / folders.CURVES, curves)
     held_out = prepared.split.held_out
     if not held_out.is_image or len(held_out) < 2:
         return
@@ -201,13 +210,15 @@ def _write_figures(prepared: Prepared, folder: Path, log: Log, loop: Loop) -> No
     k = min(_GALLERY_NEIGHBORS, len(held_out) - 1)
     embed = measure.embedder(prepared.program.embed_fn)
     embeddings = embed(loop.state.params, loop.state.model_state, held_out.inputs)
+    indices, distances = measure.neighbors_of(embeddings, rows, k)
     figures.write_gallery(
         folder / folders.GALLERY,
         inputs=held_out.inputs,
         labels=held_out.labels,
         class_names=held_out.class_names,
-        neighbors_indices=measure.neighbors_of(embeddings, rows, k),
+        neighbor_indices=indices,
         query_rows=rows,
+        distances=distances,
     )
 
 
@@ -255,6 +266,11 @@ def _summary(prepared: Prepared, loop: Loop, command: str) -> dict[str, Any]:
     }
 
 
+def _to_go_on(folder: Path) -> str:
+    """Return how to go on with a run that was stopped."""
+    return f"To go on: {shlex.join(['jaxmetric', 'train', '--resume', str(folder)])}"
+
+
 def _tell_beginning(prepared: Prepared, folder: Path) -> None:
     """Print what is about to happen."""
     split, program = prepared.split, prepared.program
@@ -299,4 +315,4 @@ def _tell_end(
 def _tell_next(folder: Path, data: str) -> None:
     """Print what to try next."""
     words = ("jaxmetric", "embed", str(folder), data, "-o", "embeddings.npz")
-    print(f"Next: {summary.command_line(*words)}", flush=True)
+    print(f"Next: {shlex.join(words)}", flush=True)

@@ -53,8 +53,6 @@ def read_header(archive: zipfile.ZipFile, name: str, file_size: int) -> Member:
     if len(found) != 1:
         raise BadArchive(f"it holds {len(found)} arrays of the name `{name}`")
     info = found[0]
-    if info.flag_bits & 1:
-        raise BadArchive(f"`{name}` is encrypted")
     if info.compress_type == zipfile.ZIP_STORED:
         limit = info.compress_size
     elif info.compress_type == zipfile.ZIP_DEFLATED:

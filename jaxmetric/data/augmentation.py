@@ -80,10 +80,14 @@ def _source_places(key, n, size, shift, rotation, scale):
     """Return [n, h, w] float32 rows and columns to look at, inside the image."""
     height, width = size
     keys = jax.random.split(key, 3)
-    angle = jax.random.uniform(keys[0], (n, 1, 1), minval=-1, maxval=1)
-    angle = angle * math.radians(rotation)
-    factor = 1 + scale * jax.random.uniform(keys[1], (n, 1, 1), minval=-1, maxval=1)
-    move = shift * jax.random.uniform(keys[2], (2, n, 1, 1), minval=-1, maxval=1)
+
+    def amounts(key, *shape):
+        """Return one float32 number in [-1, 1) for each image."""
+        return jax.random.uniform(key, (*shape, n, 1, 1), jnp.float32, -1, 1)
+
+    angle = amounts(keys[0]) * math.radians(rotation)
+    factor = 1 + scale * amounts(keys[1])
+    move = shift * amounts(keys[2], 2)
     # From a place in the result to one in the source: undo the shift, then turn and
     # scale about the centre.
     y = jnp.arange(height, dtype=jnp.float32)[None, :, None] - (height - 1) / 2

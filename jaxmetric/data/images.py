@@ -15,14 +15,14 @@ _BLOCK_BYTES = 2**25
 def default_image_size(height: int, width: int) -> tuple[int, int]:
     """Return the (height, width) in pixels at which images are used by default.
 
-    Images up to 40 pixels stay as they are, larger ones become 35 x 35: about what a
-    small network on a CPU sees, and a third of the 105 pixels of Omniglot.
+    Images up to 40 pixels stay as they are, larger ones become 28 x 28: drawings stay
+    legible, and a small network on a CPU takes half the time that it does at 35 x 35.
 
     Example:
       >>> default_image_size(28, 20), default_image_size(105, 105)
-      ((28, 20), (35, 35))
+      ((28, 20), (28, 28))
     """
-    return (height, width) if max(height, width) <= 40 else (35, 35)
+    return (height, width) if max(height, width) <= 40 else (28, 28)
 
 
 def check_image_size(
@@ -40,7 +40,7 @@ def check_image_size(
         return int(sides[0]), int(sides[1])
     raise ValueError(
         f"{function}: `image_size` must be a positive int or a pair of them, got "
-        f"{size!r}. Use 35, or None for the default."
+        f"{size!r}. Use 28, or None for the default."
     )
 
 

@@ -25,7 +25,7 @@ def load(
       data: "digits"; a folder of class folders of images (`load_folder`); or an
         ``.npz`` file with `images` or `features`, and `labels` (`load_npz`).
       image_size: side, or (height, width), of the images in pixels. None keeps
-        images up to 40 pixels and makes larger ones 35 x 35 (`default_image_size`).
+        images up to 40 pixels and makes larger ones 28 x 28 (`default_image_size`).
       channels: 1 (grey), 3 (colour), or None for what the images have.
       require_labels: whether rows without classes are a mistake.
       on_error: "stop" at the first image that cannot be read, or "skip" it and list

@@ -33,6 +33,9 @@ __all__ = [
     "semi_hard_triplet_loss",
 ]
 
+# Positives of an anchor that the semi-hard loss keeps as indices, K - 1 of P x K.
+_KEPT_POSITIVES = 8
+
 
 def batch_all_triplet_loss(
     embeddings: jax.Array,
@@ -269,17 +272,11 @@ def semi_hard_triplet_loss(
         ref_ids=ref_ids,
         axis_name=axis_name,
     )
-    rows = comparison.num_rows
-    margin = _checks.number(function, "margin", margin, comparison.dtype, rows=rows)
-    return _rows.row_loss(
-        comparison,
-        _semi_hard_rows,
-        (jnp.broadcast_to(margin, (rows,)),),
-        function=function,
-        reduction=reduction,
-        block_size=block_size,
-        by_class=True,
-    )
+    rows, dtype = comparison.num_rows, comparison.dtype
+    margin = _checks.number(function, "margin", margin, dtype, rows=rows)
+    reductions.check_reduction(function, reduction)
+    _checks.block_size(function, block_size)
+    return _semi_hard(comparison, margin, (reduction, block_size))
 
 
 @partial(jax.jit, static_argnames="options")
@@ -357,8 +354,71 @@ def _batch_all_soft(block: Block, margin: jax.Array) -> LossStats:
     return LossStats(state[0], _num_triplets(block), state[1])
 
 
-def _semi_hard_rows(block: Block, margin: jax.Array) -> LossStats:
-    """Sum over p of max(0, (d_p + margin) - d_n*), for [b, n] distances."""
+@partial(jax.jit, static_argnames="options")
+def _semi_hard(
+    comparison: Comparison, margin: jax.Array, options: tuple
+) -> jax.Array | LossStats:
+    """Select by index without gradient, then recompute what was selected.
+
+    The first positives of an anchor are kept as indices. Classes with more of them are
+    rare, and how many more is data: their terms are found block by block again.
+    """
+    reduction, block_size = options
+    comparison = _rows.gather(comparison)
+    geometry = _rows.prepare(comparison)
+    margin = jnp.broadcast_to(margin, (comparison.num_rows,))
+    search = _rows.to_search(comparison, geometry)
+    *selected, num_positives = _rows.map_rows(
+        *search, _first_semi_hard, (), block_size, by_class=True
+    )
+    anchors = jnp.arange(comparison.num_rows)
+    measure = partial(_geometry.pair_distances, geometry, comparison.distance, anchors)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def slot_terms(p: jax.Array, n: jax.Array, exists: jax.Array) -> LossStats:
+        return triplet_terms(measure(p), measure(n), margin, exists, False)
+
+    def add(stats: LossStats, slot: tuple) -> tuple[LossStats, None]:
+        terms = lax.cond(jnp.any(slot[2]), slot_terms, lambda *_: nothing, *slot)
+        return jax.tree.map(jnp.add, stats, terms), None
+
+    zero = jnp.zeros(comparison.num_rows, comparison.dtype)
+    none = zero.astype(jnp.int32)
+    nothing = _numerics.varying_like(LossStats(zero, none, none), num_positives, margin)
+    stats, _ = lax.scan(add, nothing, tuple(a.T for a in selected))
+    if geometry.y.shape[0] > _KEPT_POSITIVES:
+        rest = partial(
+            _rows.map_rows,
+            comparison,
+            geometry,
+            _further_semi_hard,
+            (margin,),
+            block_size,
+            by_class=True,
+        )
+        is_needed = jnp.max(num_positives) > _KEPT_POSITIVES
+        further = lax.cond(is_needed, rest, lambda: nothing)
+        stats = jax.tree.map(jnp.add, stats, further)
+    return _rows.finish(comparison, stats, reduction)
+
+
+def _first_semi_hard(block: Block) -> tuple[jax.Array, ...]:
+    """Return [b, k] first positives, their negatives, who has them; [b] how many."""
+    select, rows = _selection.semi_hard(block, block.distances), block.where.size
+
+    def step(slot: jax.Array, state: tuple) -> tuple:
+        kept = zip(state, select(slot), strict=True)
+        return tuple(a.at[:, slot].set(found) for a, found in kept)
+
+    none = jnp.zeros((rows, min(_KEPT_POSITIVES, block.distances.shape[1])), jnp.int32)
+    start = (none, none, none.astype(bool))
+    state = _selection.visit_positives(step, start, block, stop=none.shape[1])
+    assert block.segments is not None
+    return *state, block.segments.size
+
+
+def _further_semi_hard(block: Block, margin: jax.Array) -> LossStats:
+    """Sum over the further p of max(0, (d_p + margin) - d_n*), for [b, n] distances."""
     d, margin_of = lax.stop_gradient((block.distances, margin[:, 0]))
     geometry, rows = lax.stop_gradient(block.geometry), jnp.arange(d.shape[0])
     select = _selection.semi_hard(block, d)
@@ -381,7 +441,7 @@ def _semi_hard_rows(block: Block, margin: jax.Array) -> LossStats:
     none = zero.astype(jnp.int32)
     start = (zero, none, none, jnp.zeros_like(d))
     total, num_terms, num_active, slope = _selection.visit_positives(
-        count, start, block
+        count, start, block, first=_KEPT_POSITIVES
     )
     total = _piecewise_linear(total, slope, num_active, block, margin)
     return LossStats(total, num_terms, num_active)

@@ -139,7 +139,7 @@ def _evaluate(comparison: _rows.Comparison, options: tuple) -> dict[str, jax.Arr
     ks, block_size, most_counted = options
     comparison = _rows.gather(comparison)
     search, geometry = sides.to_search(comparison, _rows.prepare(comparison))
-    segments = ranks.class_segments(search.anchors, search.references)
+    segments = pairs.class_segments(search.anchors, search.references)
     # Queries of large classes stand together: a block counts up to its largest one.
     by_size = jnp.argsort(-segments.size)
     geometry = _geometry.take_rows(geometry, lambda a: a[by_size])

@@ -33,36 +33,6 @@ class Ranks(NamedTuple):
     is_relevant: jax.Array
 
 
-def class_segments(anchors: pairs.Side, references: pairs.Side) -> pairs.ClassSegments:
-    """Sort the references by label and find every anchor's class among them.
-
-    The same as `pairs.class_segments` by binary search, in O(m + n) memory.
-    """
-    n = references.labels.shape[0]
-    iota = jnp.arange(n, dtype=jnp.int32)
-    missing = (~references.where).astype(jnp.int32)
-    missing, labels, order = lax.sort((missing, references.labels, iota), num_keys=2)
-    # Missing references stand last; the largest label keeps the whole array sorted.
-    labels = jnp.where(missing > 0, jnp.iinfo(labels.dtype).max, labels)
-    num_existing = jnp.sum(references.where, dtype=jnp.int32)
-    start, end = (
-        jnp.minimum(
-            jnp.searchsorted(labels, anchors.labels, side=side).astype(jnp.int32),
-            num_existing,
-        )
-        for side in ("left", "right")
-    )
-    size = end - start
-    if anchors.index is None:
-        return pairs.ClassSegments(
-            order, start, jnp.where(anchors.where, size, 0), size
-        )
-    place = jnp.zeros(n, jnp.int32).at[order].set(iota)
-    own = place[anchors.index] - start
-    size = jnp.where(anchors.where, size - 1, 0)
-    return pairs.ClassSegments(order, start, size, own)
-
-
 def order_keys(distances: jax.Array) -> jax.Array:
     """Return integers that have the order of the distances, of the same width.
 

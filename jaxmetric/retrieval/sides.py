@@ -74,7 +74,7 @@ def compare(
         weights=None,
         is_valid=jnp.array(True),
         distance=distance,
-        precision=_checks.precision(function, "highest"),
+        precision=lax.Precision.HIGHEST,
         axis_name=axis_name,
     )
 
@@ -118,19 +118,22 @@ def settle(
       is_near: [b, n] bool.
       is_unsettled: [b] bool, rows whose result depends on the order of near pairs.
     """
-    rows = block.geometry
-    chosen = is_unsettled[:, None] & is_near
+    rows, distance = block.geometry, block.distance
+    unsettled_first = jnp.argsort(~is_unsettled)
 
-    def recompute(_: jax.Array, distances: jax.Array) -> jax.Array:
-        exists = (rows.x_exists[:, None], rows.y_exists[None, :])
+    def recompute(turn: jax.Array, distances: jax.Array) -> jax.Array:
+        # One row at a time: its differences to all references are [n, dim] numbers.
+        i = unsettled_first[turn]
+        exists = (rows.x_exists[i], rows.y_exists)
         exact = _geometry.row_distances(
-            rows.x[:, None, :], rows.y[None, :, :], rows.scale, exists, block.distance
+            rows.x[i][None, :], rows.y, rows.scale, exists, distance
         )
-        return jnp.where(chosen, exact, distances)
+        return distances.at[i].set(jnp.where(is_near[i], exact, distances[i]))
 
-    # A loop of no turn or one: unlike a `cond`, it stays one under `vmap`.
-    turns = jnp.any(is_unsettled).astype(jnp.int32)
-    return lax.fori_loop(0, turns, recompute, block.distances)
+    # A loop without turns where all is settled: unlike a `cond`, it stays one under
+    # `vmap`.
+    num_turns = jnp.sum(is_unsettled, dtype=jnp.int32)
+    return lax.fori_loop(0, num_turns, recompute, block.distances)
 
 
 def _without_needless_centre(geometry: Geometry) -> Geometry:
