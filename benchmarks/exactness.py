@@ -142,7 +142,7 @@ def _semi_hard(d, positive, negative, *, margin):
         if not (len(p) and len(n)):
             continue
         n = n[np.argsort(d[a, n], kind="stable")]
-        beyond = np.searchsorted(d[a, n], d[a, p], side="left")-1
+        beyond = np.searchsorted(d[a, n], d[a, p], side="right")
         chosen = n[np.minimum(beyond, len(n) - 1)]
         violation = (d[a, p] + margin) - d[a, chosen]
         active = violation > 0

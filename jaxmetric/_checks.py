@@ -91,6 +91,12 @@ def integers(
     return _on_device(function, argument, array)
 
 
+def alike(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return two arrays of integers in the wider of their dtypes."""
+    wider = jnp.int32 if max(a.dtype.itemsize, b.dtype.itemsize) <= 4 else jnp.int64
+    return (a, b) if a.dtype == b.dtype else (a.astype(wider), b.astype(wider))
+
+
 def label_rows(function: str, argument: str, values: ArrayLike) -> jax.Array:
     """Return [rows] integer labels that nothing else has to match."""
     array = _integer_array(function, argument, values)

@@ -106,6 +106,9 @@ def compare(
             raise ValueError(_checks.text(function, name, must, "None", remedy))
         if ref_ids is not None:
             ref_ids = _checks.integers(function, "ref_ids", ref_ids, y, of)
+            ids, ref_ids = _checks.alike(ids, ref_ids)
+        labels, ref_labels = _checks.alike(labels, ref_labels)
+        anchors = anchors._replace(labels=labels, ids=ids)
         references = pairs.Side(ref_labels, ref_where, ref_ids, None)
     return Comparison(
         x=x,

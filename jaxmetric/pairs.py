@@ -134,7 +134,7 @@ def class_segments(anchors: Side, references: Side) -> ClassSegments:
     _, ordered, order = lax.sort((missing, references.labels, iota), num_keys=2)
     # The tail of missing rows gets the largest label, so that all is in order; it is
     # cut off again where a class of that very label reaches into it.
-    num_existing = n - jnp.sum(missing)
+    num_existing = n - jnp.sum(missing, dtype=jnp.int32)
     largest = jnp.iinfo(ordered.dtype).max
     ordered = jnp.where(iota < num_existing, ordered, largest)
     start = _count_before(ordered, anchors.labels, inclusive=False)

@@ -59,7 +59,7 @@ def test_references_by_blocks_give_what_one_block_gives(subject):
 def test_a_second_call_does_not_compile(subject):
     events = []
 
-    def listen(event: str, _: float, **__: str | int) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             events.append(event)
 

@@ -176,15 +176,17 @@ def test_ties_count_against():
 
 
 def test_minus_zero_ties_with_zero():
-    # -<x, y> is -0.0 for the first reference and 0.0 for the second.
-    y = jnp.array([[0.0, 1.0], [0.0, -1.0]])
+    def zeros_of_both_signs(x, y):
+        return jnp.broadcast_to(y[:, 0][None, :], (x.shape[0], y.shape[0]))
+
+    y = jnp.array([[-0.0], [0.0]])
     for labels in ([0, 1], [1, 0]):
         metrics = retrieval.evaluate(
-            jnp.array([[1.0, 0.0]]),
+            jnp.ones((1, 1)),
             jnp.array([0]),
             y,
             jnp.array(labels),
-            distance="dot",
+            distance=zeros_of_both_signs,
         )
         assert metrics["mean_reciprocal_rank"] == 0.5
 

@@ -17,6 +17,8 @@ class Defaults(NamedTuple):
       dim: width of the embeddings.
       widths, hidden: of the encoder; None leaves them to its class.
       steps: training steps with the loss.
+      warmup_epochs: epochs of softmax before it; batch_hard has its own number, since
+        the hardest triplets of an untrained encoder pull everything together.
       batch_classes, m_per_class: P and K, as far as the data has so many.
       learning_rate: greatest step size.
       shift, rotation, scale: of the augmentation.
@@ -28,6 +30,8 @@ class Defaults(NamedTuple):
     widths: tuple[int, ...] | None
     hidden: tuple[int, ...] | None
     steps: int
+    warmup_epochs: int
+    batch_hard_warmup_epochs: int
     batch_classes: int
     m_per_class: int
     learning_rate: float
@@ -47,6 +51,8 @@ _TINY_IMAGES = Defaults(
     widths=None,
     hidden=None,
     steps=300,
+    warmup_epochs=0,
+    batch_hard_warmup_epochs=12,
     batch_classes=8,
     m_per_class=16,
     learning_rate=1e-3,
@@ -56,18 +62,20 @@ _TINY_IMAGES = Defaults(
 )
 # Drawings and small photographs: Omniglot.
 _IMAGES = Defaults(
-    loss="batch_hard",
+    loss="semi_hard",
     kind="conv",
     dim=64,
     widths=None,
     hidden=None,
     steps=3000,
+    warmup_epochs=0,
+    batch_hard_warmup_epochs=12,
     batch_classes=32,
     m_per_class=4,
-    learning_rate=1e-3,
+    learning_rate=3e-3,
     shift=0.1,
     rotation=15.0,
-    scale=0.1,
+    scale=0.2,
 )
 # Rows of features, which no augmentation fits.
 _FEATURES = Defaults(
@@ -77,6 +85,8 @@ _FEATURES = Defaults(
     widths=None,
     hidden=(256, 256),
     steps=1000,
+    warmup_epochs=0,
+    batch_hard_warmup_epochs=0,
     batch_classes=16,
     m_per_class=8,
     learning_rate=1e-3,
@@ -107,6 +117,7 @@ def fill(
       class_sizes: number of rows of each class to train on.
     """
     auto = for_inputs(input_shape)
+    loss = _filled(options.loss, name=auto.loss)
     model = options.model
     kind = model.kind or auto.kind
     model = _filled(
@@ -122,6 +133,9 @@ def fill(
         batch_classes=min(auto.batch_classes, len(class_sizes)),
         m_per_class=min(auto.m_per_class, max(class_sizes)),
         learning_rate=auto.learning_rate,
+        warmup_epochs=auto.batch_hard_warmup_epochs
+        if loss.name.replace("-", "_").startswith("batch_hard")
+        else auto.warmup_epochs,
     )
     if optimization.epochs is None:
         optimization = _filled(optimization, steps=auto.steps)
@@ -133,7 +147,7 @@ def fill(
     return dataclasses.replace(
         options,
         model=model,
-        loss=_filled(options.loss, name=auto.loss),
+        loss=loss,
         optimization=optimization,
         augment=augment,
     )

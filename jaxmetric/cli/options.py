@@ -21,7 +21,7 @@ class DataOptions:
     data: Annotated[conf.Positional[str], conf.arg(metavar="DATA")] = "digits"
     """digits, a folder of class folders of images, or an .npz file."""
     image_size: int | None = None
-    """Side of the images in pixels. auto: as they are up to 40 pixels, else 35."""
+    """Side of the images in pixels. auto: as they are up to 40 pixels, else 28."""
     eval_fraction: float = 0.2
     """Share of the classes that are held out for evaluation."""
     split_seed: int = 0
@@ -87,8 +87,9 @@ class OptimizationOptions:
     """Training steps with the loss."""
     epochs: int | None = None
     """Training steps in epochs, in place of --steps."""
-    warmup_epochs: int = 0
-    """Epochs of softmax training before the loss; its head is dropped then."""
+    warmup_epochs: int | None = None
+    """Epochs of softmax training before the loss; its head is dropped then. auto: 0,
+    but 12 before batch_hard on images."""
     batch_classes: int | None = None
     """P, classes in a batch."""
     m_per_class: int | None = None

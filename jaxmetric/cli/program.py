@@ -220,14 +220,17 @@ def named_metrics(values: np.ndarray) -> dict[str, float]:
 def _phases(options: TrainOptions, loss: Loss, steps_per_epoch: int) -> list[Phase]:
     """Return the phases of a run."""
     optimization = options.optimization
-    warmup = optimization.warmup_epochs * steps_per_epoch
+    warmup = (optimization.warmup_epochs or 0) * steps_per_epoch
     steps = optimization.steps
     if steps is None:
         assert optimization.epochs is not None
         steps = optimization.epochs * steps_per_epoch
     plan: list[tuple[str, Loss, int]] = [("metric", loss, steps)]
     if warmup:
-        plan.insert(0, ("softmax", resolve("normalized_softmax", {"temperature": 0.1}), warmup))
+        # A softer softmax than the default: it leaves the triplets room to move.
+        plan.insert(
+            0, ("softmax", resolve("normalized_softmax", {"temperature": 0.1}), warmup)
+        )
     phases, start = [], 0
     for name, phase_loss, length in plan:
         optimizer = make_optimizer(optimization, length)

@@ -62,7 +62,7 @@ def compare(
             ref_labels = _checks.integers(
                 function, name, reference_labels, y, "reference"
             )
-            labels, ref_labels = _common_dtype(labels, ref_labels)
+            labels, ref_labels = _checks.alike(labels, ref_labels)
         ref_where = _checks.mask(function, "ref_where", ref_where, y, "reference")
         anchors = anchors._replace(labels=labels)
         references = pairs.Side(ref_labels, ref_where, None, None)
@@ -150,9 +150,3 @@ def _without_needless_centre(geometry: Geometry) -> Geometry:
         x_centred=jnp.where(is_exact, geometry.x, geometry.x_centred),
         y_centred=jnp.where(is_exact, geometry.y, geometry.y_centred),
     )
-
-
-def _common_dtype(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return both label arrays in the wider of their dtypes."""
-    wider = jnp.int32 if max(a.dtype.itemsize, b.dtype.itemsize) <= 4 else jnp.int64
-    return (a, b) if a.dtype == b.dtype else (a.astype(wider), b.astype(wider))
