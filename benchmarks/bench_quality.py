@@ -19,7 +19,7 @@ from benchmarks.settings import Settings
 from benchmarks.training import M_PER_CLASS, NUM_CLASSES, Ours, Torch, Trainer
 from jaxmetric.retrieval import evaluate
 
-_STEPS_A_TURN = 25
+_STEPS_A_TURN = 50
 
 
 @dataclass(eq=False)

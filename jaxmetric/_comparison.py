@@ -74,7 +74,6 @@ def compare(
     """Check the shared arguments of a labelled loss."""
     x = _checks.embeddings(function, "embeddings", embeddings)
     labels = _checks.integers(function, "labels", labels, x, "embeddings")
-    _geometry.check_distance(function, distance)
     where = _checks.mask(function, "where", where, x, "embeddings")
     if ids is not None:
         ids = _checks.integers(function, "ids", ids, x, "embeddings")
@@ -110,6 +109,7 @@ def compare(
         labels, ref_labels = _checks.alike(labels, ref_labels)
         anchors = anchors._replace(labels=labels, ids=ids)
         references = pairs.Side(ref_labels, ref_where, ref_ids, None)
+    _geometry.check_distance(function, distance, x, y)
     return Comparison(
         x=x,
         y=y,

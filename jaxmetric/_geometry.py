@@ -45,10 +45,22 @@ class Geometry(NamedTuple):
     scale: jax.Array
 
 
-def check_distance(function: str, distance: object) -> None:
-    """Require a named distance or a callable."""
+def check_distance(
+    function: str, distance: object, x: jax.Array, y: jax.Array | None = None
+) -> None:
+    """Require a named distance, or a callable that fits [m, dim] and [n, dim] rows."""
     if not callable(distance):
         _checks.choice(function, "distance", distance, NAMES, usual="euclidean")
+        return
+    y = x if y is None else y
+    dtype = _numerics.accumulation_dtype(x, y)
+    rows = (jax.ShapeDtypeStruct(side.shape, dtype) for side in (x, y))
+    found = jnp.shape(jax.eval_shape(distance, *rows))
+    if found != (x.shape[0], y.shape[0]):
+        must = "map x[m, d] and y[n, d] to an array of shape [m, n]"
+        remedy = f"Return shape ({x.shape[0]}, {y.shape[0]}) here."
+        got = f"shape {found}"
+        raise ValueError(_checks.text(function, "distance", must, got, remedy))
 
 
 def prepare(
@@ -72,10 +84,9 @@ def prepare(
         y, y_exists = (x, x_exists) if is_self else _numerics.unit_rows(y)
         return Geometry(x, y, x, y, x_exists, y_exists, scale)
     if distance in ("euclidean", "sqeuclidean", "manhattan"):
-        largest = jnp.maximum(
-            jnp.max(jnp.abs(lax.stop_gradient(x))),
-            jnp.max(jnp.abs(lax.stop_gradient(y))),
-        )
+        # Rows that are not finite are told by NaN, and must not spoil the others.
+        finite = [jnp.where(jnp.isfinite(a), a, 0) for a in lax.stop_gradient((x, y))]
+        largest = jnp.maximum(*(jnp.max(jnp.abs(a)) for a in finite))
         scale = _numerics.power_of_two_above(largest)
         x = x / scale
         y = x if is_self else y / scale
@@ -84,7 +95,7 @@ def prepare(
         # |x|^2 + |y|^2 - 2<x, y> loses every digit that a common offset takes. The
         # distances do not depend on the centre, so it needs no gradient.
         count = jnp.sum(y_where, dtype=dtype)
-        total = jnp.sum(lax.stop_gradient(y), axis=0)
+        total = jnp.sum(finite[1] / scale, axis=0)
         centre = _numerics.quotient(total, count)
         x_centred = jnp.where(x_where[:, None], x - centre[None, :], 0)
         y_centred = x_centred
@@ -159,7 +170,11 @@ def row_distances(
         # 1 - <x, y> = |x - y|^2 / 2 + (1 - |x|^2) / 2 + (1 - |y|^2) / 2, where |x|^2
         # is 1, or 0 for a row without direction.
         missing = sum((~e).astype(x.dtype) / 2 for e in exists)
-        return jnp.sum((x - y) ** 2, -1) / 2 + missing
+        # Equal rows may still be a rounding apart where the compiler fuses the last
+        # product of the normalisation with the difference.
+        squares = jnp.sum((x - y) ** 2, -1)
+        squares = jnp.where(squares > jnp.finfo(x.dtype).eps ** 2, squares, 0)
+        return squares / 2 + missing
     pair = lambda a, b: _call(distance, a[None], b[None])[0, 0]  # noqa: E731
     for _ in range(x.ndim - 1):
         pair = jax.vmap(pair)
@@ -203,12 +218,4 @@ def _absolute_differences(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _call(distance: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     """Return [m, n] distances of a user's callable, in the dtype of the rows."""
-    d = distance(x, y)
-    if d.shape != (x.shape[0], y.shape[0]):
-        must = "map x[m, d] and y[n, d] to an array of shape [m, n]"
-        remedy = f"Return shape ({x.shape[0]}, {y.shape[0]}) here."
-        got = f"shape {d.shape}"
-        raise ValueError(
-            _checks.text("pairwise_distance", "distance", must, got, remedy)
-        )
-    return d.astype(x.dtype)
+    return distance(x, y).astype(x.dtype)

@@ -64,12 +64,12 @@ def pairwise_distance(
     """
     function = "pairwise_distance"
     x = _checks.embeddings(function, "x", x)
-    _geometry.check_distance(function, distance)
-    precision = _checks.precision(function, precision)
     is_self = y is None
     if y is not None:
         y = _checks.embeddings(function, "y", y)
         _checks.same_width(function, "y", y, x, of="x")
+    _geometry.check_distance(function, distance, x, y)
+    precision = _checks.precision(function, precision)
     x_where = jnp.ones(x.shape[0], bool)
     y_where = None if y is None else jnp.ones(y.shape[0], bool)
     geometry = _geometry.prepare(x, y, x_where, y_where, distance)
@@ -122,13 +122,15 @@ def paired_distance(
     function = "paired_distance"
     x = _checks.embeddings(function, "x", x)
     y = _checks.embeddings(function, "y", y)
-    _geometry.check_distance(function, distance)
     if x.shape != y.shape:
         must = f"have shape {x.shape} like `x`"
         remedy = "Use pairwise_distance for all pairs of two sets."
         raise ValueError(_checks.text(function, "y", must, f"{y.shape}", remedy))
-    exists = jnp.ones(x.shape[0], bool)
-    return paired_rows(x, y, exists, distance)
+    _geometry.check_distance(function, distance, x[:1], y[:1])
+    d = paired_rows(x, y, jnp.ones(x.shape[0], bool), distance)
+    # The guards at distance 0 take NaN for 0.
+    is_good = jnp.isfinite(x).all(-1) & jnp.isfinite(y).all(-1)
+    return jnp.where(is_good, d, jnp.nan)
 
 
 def paired_rows(
@@ -174,7 +176,10 @@ def l2_normalize(x: jax.Array, *, axis: int = -1) -> jax.Array:
             _checks.text("l2_normalize", "x", "be floating point", got, remedy)
         )
     x = jnp.moveaxis(x.astype(_numerics.accumulation_dtype(x)), axis, -1)
-    return jnp.moveaxis(_numerics.unit_rows(x)[0], -1, axis)
+    is_good = jnp.isfinite(x).all(-1, keepdims=True)
+    return jnp.moveaxis(
+        jnp.where(is_good, _numerics.unit_rows(x)[0], jnp.nan), -1, axis
+    )
 
 
 def _exact_by_blocks(

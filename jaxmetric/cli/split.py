@@ -43,6 +43,10 @@ def told_as_usage() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
+        # Its texts are "function: `argument` must be ..."; any other error is a fault
+        # of the program, and wants a traceback.
+        if not isinstance(error, jm.data.DataError) and "must" not in str(error):
+            raise
         raise UsageError(" ".join(str(error).split())) from error
 
 

@@ -78,7 +78,7 @@ def pair_loss(
     if x.shape != y.shape:
         must, remedy = f"have shape {x.shape} like `x`", "Give one row of each a pair."
         raise ValueError(_checks.text(function, "y", must, str(y.shape), remedy))
-    _geometry.check_distance(function, distance)
+    _geometry.check_distance(function, distance, x[:1], y[:1])
     reductions.check_reduction(function, reduction)
     is_positive = _checks.integers(function, "is_positive", is_positive, x, "x") != 0
     where = _checks.mask(function, "where", where, x, "x")

@@ -163,7 +163,7 @@ def weighted_softmax_loss(
         v = _checks.weights(
             function, class_weights, num_classes, dtype, argument="class_weights"
         )
-        hyper += (v[jnp.clip(comparison.anchors.labels, 0, num_classes - 1)],)
+        hyper += (v[comparison.anchors.labels],)
     return _rows.row_loss(
         comparison,
         _cross_entropy_rows,

@@ -87,7 +87,7 @@ def triplet_margin_loss(
     batch = sides[0].shape[0]
     dtype = _numerics.accumulation_dtype(*sides)
     where = _checks.mask(function, "where", where, sides[0], "anchors")
-    _geometry.check_distance(function, distance)
+    _geometry.check_distance(function, distance, sides[0][:1])
     reductions.check_reduction(function, reduction)
     margin = _checks.number(function, "margin", margin, dtype, rows=batch)
     if weights is not None:
@@ -169,7 +169,11 @@ def triplet_loss(
         y = _checks.embeddings(function, "ref_embeddings", ref_embeddings)
         _checks.same_width(function, "ref_embeddings", y, x)
         y_where = _checks.mask(function, "ref_where", ref_where, y, "ref_embeddings")
-    _geometry.check_distance(function, distance)
+    _geometry.check_distance(function, distance, x[:1])
+    if not (isinstance(triplets, tuple) and len(triplets) == 4):
+        must, got = "be a `Triplets` of four arrays", type(triplets).__name__
+        remedy = "Use jaxmetric.Triplets(anchor, positive, negative, valid)."
+        raise TypeError(_checks.text(function, "triplets", must, got, remedy))
     reductions.check_reduction(function, reduction)
     dtype = _numerics.accumulation_dtype(x, x if y is None else y)
     margin = _checks.number(function, "margin", margin, dtype, rows=x.shape[0])

@@ -17,6 +17,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxmetric import _checks, _geometry, _rows, pairs
+from jaxmetric._comparison import Comparison
 from jaxmetric._geometry import Distance
 from jaxmetric.retrieval import ranks, sides
 
@@ -134,7 +135,7 @@ class _Scores(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="options")
-def _evaluate(comparison: _rows.Comparison, options: tuple) -> dict[str, jax.Array]:
+def _evaluate(comparison: Comparison, options: tuple) -> dict[str, jax.Array]:
     """Prepare, rank by blocks of queries, and average."""
     ks, block_size, most_counted = options
     comparison = _rows.gather(comparison)

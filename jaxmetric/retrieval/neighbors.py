@@ -10,6 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxmetric import _checks, _geometry, _rows
+from jaxmetric._comparison import Comparison
 from jaxmetric._geometry import Distance, Geometry
 from jaxmetric.retrieval import sides
 
@@ -98,7 +99,7 @@ def nearest_neighbors(
 
 
 @partial(jax.jit, static_argnames="options")
-def _nearest_neighbors(comparison: _rows.Comparison, options: tuple) -> Neighbors:
+def _nearest_neighbors(comparison: Comparison, options: tuple) -> Neighbors:
     """Prepare, search by blocks of queries, and mark what is not a distance."""
     function, k, block_size = options
     is_self = comparison.y is None

@@ -13,6 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxmetric import _checks, _geometry, _rows, pairs
+from jaxmetric._comparison import Comparison
 from jaxmetric._geometry import Distance, Geometry
 
 # Up to this many units in the last place, a distance in product form is noise.
@@ -30,13 +31,12 @@ def compare(
     where: ArrayLike | None,
     ref_where: ArrayLike | None,
     axis_name: str | None,
-) -> _rows.Comparison:
+) -> Comparison:
     """Check the arguments that retrieval functions share.
 
     Without `query_labels` (a search that knows no classes) all labels are 0.
     """
     x = _checks.embeddings(function, "query", query)
-    _geometry.check_distance(function, distance)
     labels = jnp.zeros(x.shape[0], jnp.int32)
     if query_labels is not None:
         labels = _checks.integers(function, "query_labels", query_labels, x, "query")
@@ -66,7 +66,8 @@ def compare(
         ref_where = _checks.mask(function, "ref_where", ref_where, y, "reference")
         anchors = anchors._replace(labels=labels)
         references = pairs.Side(ref_labels, ref_where, None, None)
-    return _rows.Comparison(
+    _geometry.check_distance(function, distance, x, y)
+    return Comparison(
         x=x,
         y=y,
         anchors=anchors,
@@ -80,8 +81,8 @@ def compare(
 
 
 def to_search(
-    comparison: _rows.Comparison, geometry: Geometry
-) -> tuple[_rows.Comparison, Geometry]:
+    comparison: Comparison, geometry: Geometry
+) -> tuple[Comparison, Geometry]:
     """Return both for a search, where only the order of the distances matters."""
     if comparison.distance == "euclidean":
         # Squares have the same order and cost no root.
