@@ -116,6 +116,26 @@ def pair_terms(terms: jax.Array, is_term: jax.Array) -> LossStats:
     )
 
 
+def piecewise_linear(
+    total: jax.Array,
+    slope: jax.Array,
+    num_active: jax.Array,
+    block: Block,
+    margin: jax.Array,
+) -> jax.Array:
+    """Give a row's sum of hinges, found without gradient, all its derivatives.
+
+    Between kinks the sum is linear in the distances and the margin:
+      total = sum_j slope_j d_j + num_active margin
+    with slope_j = (active negatives of j as a positive) - (active positives of j as a
+    negative), which are constant there. The bracket below is exactly 0, so the value is
+    the one that was found, and its derivatives of every order are those of the hinges.
+    """
+    linear = jnp.sum(jnp.where(slope != 0, slope * block.distances, 0), -1)
+    linear += num_active.astype(linear.dtype) * margin[:, 0]
+    return total + (linear - lax.stop_gradient(linear))
+
+
 def gather(comparison: Comparison) -> Comparison:
     """Give self pairs their index, and every device the references of all devices."""
     rows = jnp.arange(comparison.num_rows, dtype=jnp.int32)

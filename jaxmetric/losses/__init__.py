@@ -29,15 +29,21 @@ Without any valid term (one class, all labels different, one row, every row mask
 loss is exactly 0 with a gradient of exactly 0, unless its docstring says otherwise.
 """
 
-from jaxmetric.losses import pairs, proxies, softmax, triplets, triplets_mined
+from jaxmetric.losses import (
+    pairs,
+    proxies,
+    softmax,
+    triplets,
+    triplets_mined,
+    triplets_semi_hard,
+)
 from jaxmetric.losses.pairs import *
 from jaxmetric.losses.proxies import *
 from jaxmetric.losses.softmax import *
 from jaxmetric.losses.triplets import *
 from jaxmetric.losses.triplets_mined import *
+from jaxmetric.losses.triplets_semi_hard import *
 
-__all__ = sorted(
-    name
-    for family in (pairs, proxies, softmax, triplets, triplets_mined)
-    for name in family.__all__
-)
+_FAMILIES = (pairs, proxies, softmax, triplets, triplets_mined, triplets_semi_hard)
+
+__all__ = sorted(name for family in _FAMILIES for name in family.__all__)
