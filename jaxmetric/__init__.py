@@ -14,7 +14,7 @@ It composes with every transformation, and a margin is an array like any other:
   >>> def loss_of(margin):
   ...     return jm.losses.batch_all_triplet_loss(embeddings, labels, margin=margin)
   >>> print(jax.vmap(loss_of)(jnp.array([0.1, 0.2, 0.4])))
-  [0.5 0.5 0.5]
+  [0.4203 0.4992 0.6463]
 
 `jm.miners` choose triplets and pairs, `jm.retrieval` measures what an embedding is
 worth, `jm.models`, `jm.data` and `jm.training` make one (they load on first use).

@@ -219,13 +219,13 @@ def number(
     """
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):
+        if not is_number or not math.isfinite(value):  # pyright: ignore (a number)
             must = "be a finite number"
             raise ValueError(text(function, argument, must, repr(value), remedy))
-        if above is not None and not value > above:
+        if above is not None and not value > above:  # pyright: ignore (a number)
             must = f"be > {above:g}"
             raise ValueError(text(function, argument, must, repr(value), remedy))
-        if at_least is not None and not value >= at_least:
+        if at_least is not None and not value >= at_least:  # pyright: ignore (same)
             must = f"be >= {at_least:g}"
             raise ValueError(text(function, argument, must, repr(value), remedy))
     array = jnp.asarray(value)
@@ -250,7 +250,7 @@ def block_size(function: str, value: object) -> None:
         raise ValueError(text(function, "block_size", must, repr(value), remedy))
 
 
-def precision(function: str, value: object) -> object:
+def precision(function: str, value: object) -> lax.Precision | lax.DotAlgorithmPreset:
     """Return a precision that `lax.dot_general` takes; refuse the legacy strings."""
     names = {"default": lax.Precision.DEFAULT, "high": lax.Precision.HIGH}
     names["highest"] = lax.Precision.HIGHEST

@@ -99,16 +99,18 @@ def compare(
         of = "ref_embeddings"
         ref_labels = _checks.integers(function, "ref_labels", ref_labels, y, of)
         ref_where = _checks.mask(function, "ref_where", ref_where, y, of)
-        if (ids is None) != (ref_ids is None):
+        if (anchors.ids is None) != (ref_ids is None):
             name, other = ("ref_ids", "ids") if ref_ids is None else ("ids", "ref_ids")
             must, remedy = f"come with `{other}`", "Name the samples of both sides."
             raise ValueError(_checks.text(function, name, must, "None", remedy))
-        if ref_ids is not None:
-            ref_ids = _checks.integers(function, "ref_ids", ref_ids, y, of)
-            ids, ref_ids = _checks.alike(ids, ref_ids)
         labels, ref_labels = _checks.alike(labels, ref_labels)
-        anchors = anchors._replace(labels=labels, ids=ids)
-        references = pairs.Side(ref_labels, ref_where, ref_ids, None)
+        anchors = anchors._replace(labels=labels)
+        samples = None
+        if anchors.ids is not None and ref_ids is not None:
+            samples = _checks.integers(function, "ref_ids", ref_ids, y, of)
+            ids, samples = _checks.alike(anchors.ids, samples)
+            anchors = anchors._replace(ids=ids)
+        references = pairs.Side(ref_labels, ref_where, samples, None)
     _geometry.check_distance(function, distance, x, y)
     return Comparison(
         x=x,

@@ -139,29 +139,25 @@ def piecewise_linear(
 def gather(comparison: Comparison) -> Comparison:
     """Give self pairs their index, and every device the references of all devices."""
     rows = jnp.arange(comparison.num_rows, dtype=jnp.int32)
-    is_self, axis_name = comparison.y is None, comparison.axis_name
+    axis_name, anchors = comparison.axis_name, comparison.anchors
     if axis_name is None:
-        index = rows if is_self else None
-        anchors = comparison.anchors._replace(index=index)
+        index = rows if comparison.y is None else None
+        anchors = anchors._replace(index=index)
         return dataclasses.replace(comparison, anchors=anchors)
-    if is_self:
-        index = lax.axis_index(axis_name) * comparison.num_rows + rows
-        sides = (comparison.x, comparison.anchors)
-        anchors = comparison.anchors._replace(index=index)
-    else:
-        sides, anchors = (comparison.y, comparison.references), comparison.anchors
-
-    # References that are alike on all devices are used as they are, where JAX tracks
-    # that; a mask made of constants is a shard like the rows that it belongs to.
     place = lax.axis_index(axis_name)
-    is_tracked = axis_name in _numerics.varying_axes(place)
-    if is_tracked and axis_name not in _numerics.varying_axes(sides[0]):
-        return dataclasses.replace(comparison, y=sides[0], anchors=anchors)
+    y, references = comparison.y, comparison.references
+    if y is None:
+        y, references = comparison.x, anchors
+        anchors = anchors._replace(index=place * comparison.num_rows + rows)
 
     def gather_rows(a: jax.Array) -> jax.Array:
         return lax.all_gather(_numerics.varying_like(a, place), axis_name, tiled=True)
 
-    y, references = jax.tree.map(gather_rows, sides)
+    # References that are alike on all devices are used as they are, where JAX tracks
+    # that; a mask made of constants is a shard like the rows that it belongs to.
+    is_tracked = axis_name in _numerics.varying_axes(place)
+    if not is_tracked or axis_name in _numerics.varying_axes(y):
+        y, references = jax.tree.map(gather_rows, (y, references))
     return dataclasses.replace(comparison, y=y, anchors=anchors, references=references)
 
 

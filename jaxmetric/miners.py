@@ -313,5 +313,5 @@ def _slots(
     anchor: jax.Array, positive: jax.Array, negative: jax.Array, valid: jax.Array
 ) -> Triplets:
     """Return triplets whose invalid slots hold index 0."""
-    indices = (jnp.where(valid, a, 0) for a in (anchor, positive, negative))
-    return Triplets(*indices, valid)
+    a, p, n = (jnp.where(valid, index, 0) for index in (anchor, positive, negative))
+    return Triplets(a, p, n, valid)

@@ -1,5 +1,7 @@
 """Semi-hard triplets of classes with more positives than are kept as indices."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +33,7 @@ def test_large_classes_equal_loops_and_finite_differences(kind, block_size):
     expected = oracles.evaluate("semi_hard_triplet_loss", case, margin=0.5)
     with jax.enable_x64(True):
 
-        def loss(x):
+        def loss(x) -> Any:
             return jm.losses.semi_hard_triplet_loss(
                 x, y, margin=0.5, where=where, block_size=block_size, reduction="none"
             )

@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from degenerate import DIM, ROWS
 
 import jaxmetric as jm
 
+SIDE = ("embeddings", "labels", "where", "ids")
 REFS = ("ref_embeddings", "ref_labels", "ref_where", "ref_ids")
 
 
@@ -24,9 +26,9 @@ def random_case(rng, *, mode):
         labels = rng.integers(0, 3, rows).astype(np.int32)
         return x, labels, rng.random(rows) < 0.8, rng.integers(0, 12, rows)
 
-    case = dict(zip(("embeddings", "labels", "where", "ids"), side(ROWS), strict=True))
+    case: dict[str, Any] = dict(zip(SIDE, side(ROWS), strict=True))
     if mode == "ref":
-        case |= zip(REFS, side(REFERENCES), strict=True)
+        case |= dict(zip(REFS, side(REFERENCES), strict=True))
     return case
 
 

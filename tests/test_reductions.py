@@ -70,8 +70,10 @@ def test_statistics_of_batches_add_up():
 
 def test_none_returns_weighted_statistics():
     kept = jm.reduce(stats(), "none")
+    assert isinstance(kept, jm.LossStats)
     assert kept.num_terms.dtype == jnp.int32
     weighted = jm.reduce(stats(), "none", weights=jnp.asarray(WEIGHTS, jnp.float32))
+    assert isinstance(weighted, jm.LossStats)
     np.testing.assert_allclose(weighted.num_terms, TERMS * WEIGHTS, rtol=1e-6)
     assert weighted.num_terms.dtype == jnp.float32
 
