@@ -13,8 +13,9 @@ It composes with every transformation, and a margin is an array like any other:
 
   >>> def loss_of(margin):
   ...     return jm.losses.batch_all_triplet_loss(embeddings, labels, margin=margin)
-  >>> print(jax.vmap(loss_of)(jnp.array([0.1, 0.2, 0.4])))
-  [0.4203 0.4992 0.6463]
+  >>> sweep = jax.vmap(loss_of)(jnp.array([0.1, 0.2, 0.4]))
+  >>> print(*(f"{loss:.2f}" for loss in sweep))
+  0.42 0.50 0.65
 
 `jm.miners` choose triplets and pairs, `jm.retrieval` measures what an embedding is
 worth, `jm.models`, `jm.data` and `jm.training` make one (they load on first use).
