@@ -72,18 +72,6 @@ def power_of_two_above(x: jax.Array) -> jax.Array:
     return lax.stop_gradient(jnp.where((x > 0) & jnp.isfinite(x), power, 1))
 
 
-def row_norm(x: jax.Array) -> jax.Array:
-    """Return the Euclidean norm of the last axis, kept as an axis of one.
-
-    Neither overflows nor underflows inside: a row is scaled by a power of two first.
-    """
-    scale = power_of_two_above(
-        jnp.max(lax.stop_gradient(jnp.abs(x)), -1, keepdims=True)
-    )
-    x = x / scale
-    return scale * safe_sqrt(jnp.sum(x * x, -1, keepdims=True))
-
-
 def unit_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Normalise the last axis; return the rows and which of them are not zero.
 
@@ -106,11 +94,6 @@ def unit_rows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def masked_max(x: jax.Array, mask: jax.Array) -> jax.Array:
     """Return the maximum of the last axis over the mask; -inf where it is empty."""
     return jnp.max(jnp.where(mask, x, -jnp.inf), -1)
-
-
-def masked_min(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Return the minimum of the last axis over the mask; inf where it is empty."""
-    return jnp.min(jnp.where(mask, x, jnp.inf), -1)
 
 
 def masked_argmax(x: jax.Array, mask: jax.Array) -> jax.Array:

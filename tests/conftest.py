@@ -5,8 +5,7 @@ import os
 import jax
 import pytest
 
-# One machine stands for eight devices; the compiled programs of one worker are kept
-# for the other, since compilation is most of what the suite costs.
+# One machine stands for eight devices.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
