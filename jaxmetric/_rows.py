@@ -150,15 +150,38 @@ def gather(comparison: Comparison) -> Comparison:
         y, references = comparison.x, anchors
         anchors = anchors._replace(index=place * comparison.num_rows + rows)
 
-    def gather_rows(a: jax.Array) -> jax.Array:
-        return lax.all_gather(_numerics.varying_like(a, place), axis_name, tiled=True)
-
+    gather_one = partial(gather_rows, axis_name=axis_name)
     # References that are alike on all devices are used as they are, where JAX tracks
     # that; a mask made of constants is a shard like the rows that it belongs to.
     is_tracked = axis_name in _numerics.varying_axes(place)
     if not is_tracked or axis_name in _numerics.varying_axes(y):
-        y, references = jax.tree.map(gather_rows, (y, references))
+        y, references = jax.tree.map(gather_one, (y, references))
     return dataclasses.replace(comparison, y=y, anchors=anchors, references=references)
+
+
+def gather_rows(a: jax.Array, axis_name: str | None) -> jax.Array:
+    """Return the rows [m, ...] of all devices, in their order, on each."""
+    if axis_name is None:
+        return a
+    a = _numerics.varying_like(a, lax.axis_index(axis_name))
+    return lax.all_gather(a, axis_name, tiled=True)
+
+
+def sum_rows(comparison: Comparison, per_anchor: Any) -> Any:
+    """Sum a pytree of [m, ...] arrays over the anchors of all devices.
+
+    For losses that are no sum of terms per anchor. Counts are added exactly, in the
+    dtype of the distances; weights and `where` are the caller's.
+    """
+
+    def add(a: jax.Array) -> jax.Array:
+        total = jnp.sum(a, axis=0, dtype=comparison.dtype)
+        if a.ndim == 1:
+            total = _numerics.sum_exactly(a, comparison.dtype)
+        axis_name = comparison.axis_name
+        return total if axis_name is None else lax.psum(total, axis_name)
+
+    return jax.tree.map(add, per_anchor)
 
 
 def prepare(comparison: Comparison) -> Geometry:
