@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxmetric import _checks, _geometry, _numerics, pairs, reductions
 from jaxmetric._comparison import Comparison
-from jaxmetric._geometry import Distance, Geometry
+from jaxmetric._geometry import Distance, Geometry, Precision
 from jaxmetric.reductions import LossStats, Reduction
 
 # Numbers in the matrix of one block: it stays in a CPU core's cache, and fills an
@@ -210,62 +210,93 @@ def map_rows(
     are rematerialised in the backward pass, so memory is O(block x n) there too.
     """
     m, n = comparison.num_rows, geometry.y.shape[0]
-    columns = tuple(a for a in per_row if a.ndim)
+    one_block = partial(_one_block, body, (comparison.distance, comparison.precision))
+    rows, shared = _split(comparison, geometry, per_row, by_class)
+
+    def by_blocks(block_size: int, rows: Any, shared: Any) -> Any:
+        if block_size >= m:
+            return one_block(rows, shared)
+        checkpointed = jax.checkpoint(one_block, prevent_cse=False)
+        result = lax.map(
+            lambda rows: checkpointed(rows, shared), to_blocks(rows, block_size)
+        )
+        return jax.tree.map(lambda a: a.reshape((-1,) + a.shape[2:])[:m], result)
+
+    return choose_block(by_blocks, m, n, block_size, rows, shared)
+
+
+def choose_block(
+    by_blocks: Callable[..., Any], m: int, n: int, block_size: int | None, *operands
+) -> Any:
+    """Call `by_blocks(block_size, *operands)` with the platform's own size for None."""
+    if block_size is not None:
+        return by_blocks(block_size, *operands)
+    cpu = _rows_of_a_block(m, n, _CPU_ELEMENTS, _CPU_ROWS)
+    accelerator = _rows_of_a_block(m, n, _ACCELERATOR_ELEMENTS, _ACCELERATOR_ROWS)
+    if cpu == accelerator:
+        return by_blocks(cpu, *operands)
+    # Only the branch of the platform at hand is ever lowered.
+    return lax.platform_dependent(
+        *operands, cpu=partial(by_blocks, cpu), default=partial(by_blocks, accelerator)
+    )
+
+
+def to_blocks(rows: Any, block_size: int) -> Any:
+    """Return a pytree of [m, ...] arrays as [num_blocks, block_size, ...] ones."""
+
+    def split(a: jax.Array) -> jax.Array:
+        # Padded anchors have where=False, so they add exactly 0.
+        num_blocks = -(-a.shape[0] // block_size)
+        missing = num_blocks * block_size - a.shape[0]
+        a = jnp.pad(a, ((0, missing),) + ((0, 0),) * (a.ndim - 1))
+        return a.reshape((num_blocks, block_size) + a.shape[1:])
+
+    return jax.tree.map(split, rows)
+
+
+def _split(
+    comparison: Comparison,
+    geometry: Geometry,
+    per_row: tuple[jax.Array, ...],
+    by_class: bool,
+) -> tuple[Any, Any]:
+    """Return the pytrees of what each anchor has, [m, ...], and of what all share."""
     order, places = None, None
     if by_class:
         segments = pairs.class_segments(comparison.anchors, comparison.references)
         # The order is shared by all rows; the rest is theirs.
         order, places = segments.order, segments._replace(order=None)
-    parts = (
-        (geometry.x, geometry.x_centred, geometry.x_exists),
-        comparison.anchors,
-        columns,
-        places,
+    columns = tuple(a if a.ndim else None for a in per_row)
+    scalars = tuple(None if a.ndim else a for a in per_row)
+    mine = geometry._replace(y=None, y_centred=None, y_exists=None, scale=None)
+    others = geometry._replace(x=None, x_centred=None, x_exists=None)
+    rows = (mine, comparison.anchors, columns, places)
+    return rows, (others, comparison.references, scalars, order)
+
+
+def _one_block(
+    body: Callable[..., Any], named: tuple[Distance, Precision], rows: Any, shared: Any
+) -> Any:
+    """Return what `body` makes of one block of anchors."""
+    distance, precision = named
+    mine, anchors, columns, places = rows
+    others, references, scalars, order = shared
+    geometry = others._replace(
+        x=mine.x, x_centred=mine.x_centred, x_exists=mine.x_exists
     )
-
-    def one_block(parts: Any) -> Any:
-        (x, x_centred, x_exists), anchors, columns, places = parts
-        rows = geometry._replace(x=x, x_centred=x_centred, x_exists=x_exists)
-        positive, negative = pairs.pair_masks(anchors, comparison.references)
-        block = Block(
-            distances=_geometry.block_distances(
-                rows, comparison.distance, comparison.precision
-            ),
-            positive=positive,
-            negative=negative,
-            where=anchors.where,
-            labels=anchors.labels,
-            geometry=rows,
-            distance=comparison.distance,
-            segments=None if places is None else places._replace(order=order),
-        )
-        columns = iter(columns)
-        return body(block, *(next(columns)[:, None] if a.ndim else a for a in per_row))
-
-    def by_blocks(block_size: int, parts: Any) -> Any:
-        if block_size >= m:
-            return one_block(parts)
-        num_blocks = -(-m // block_size)
-
-        def split(a: jax.Array) -> jax.Array:
-            # Padded anchors have where=False, so they add exactly 0.
-            padding = ((0, num_blocks * block_size - m),) + ((0, 0),) * (a.ndim - 1)
-            return jnp.pad(a, padding).reshape((num_blocks, block_size) + a.shape[1:])
-
-        checkpointed = jax.checkpoint(one_block, prevent_cse=False)
-        result = lax.map(checkpointed, jax.tree.map(split, parts))
-        return jax.tree.map(lambda a: a.reshape((-1,) + a.shape[2:])[:m], result)
-
-    if block_size is not None:
-        return by_blocks(block_size, parts)
-    cpu = _rows_of_a_block(m, n, _CPU_ELEMENTS, _CPU_ROWS)
-    accelerator = _rows_of_a_block(m, n, _ACCELERATOR_ELEMENTS, _ACCELERATOR_ROWS)
-    if cpu == accelerator:
-        return by_blocks(cpu, parts)
-    # Only the branch of the platform at hand is ever lowered.
-    return lax.platform_dependent(
-        parts, cpu=partial(by_blocks, cpu), default=partial(by_blocks, accelerator)
+    positive, negative = pairs.pair_masks(anchors, references)
+    block = Block(
+        distances=_geometry.block_distances(geometry, distance, precision),
+        positive=positive,
+        negative=negative,
+        where=anchors.where,
+        labels=anchors.labels,
+        geometry=geometry,
+        distance=distance,
+        segments=None if places is None else places._replace(order=order),
     )
+    both = zip(columns, scalars, strict=True)
+    return body(block, *(a if c is None else c[:, None] for c, a in both))
 
 
 def to_search(
