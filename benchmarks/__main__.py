@@ -13,6 +13,7 @@ from benchmarks.bench_losses import classes, losses, workloads
 from benchmarks.bench_margins import margins
 from benchmarks.bench_memory import memory_over_batch
 from benchmarks.bench_peers import peers
+from benchmarks.bench_population import population
 from benchmarks.bench_quality import quality
 from benchmarks.bench_retrieval import retrieval
 from benchmarks.bench_step import step
@@ -31,6 +32,7 @@ TOPICS: dict[str, Topic] = {
     "memory": memory_over_batch,
     "margins": margins,
     "retrieval": retrieval,
+    "population": population,
     "step": step,
     "quality": quality,
 }

@@ -67,6 +67,16 @@ def targets() -> tuple[Target, ...]:
             ),
         ),
         Target(
+            "16 models over one, a step of `sweep` over one of `train`, digits",
+            8.0,
+            True,
+            "x",
+            lambda file: _extra(
+                _first(file.of("population", num_margins=16, function="conv")),
+                "over_one",
+            ),
+        ),
+        Target(
             "temporaries of batch-all, value and gradient, B=16384",
             0.5,
             True,

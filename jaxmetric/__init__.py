@@ -26,14 +26,20 @@ from typing import TYPE_CHECKING
 
 from jaxmetric import losses as losses
 from jaxmetric import miners as miners
+from jaxmetric import regularizers as regularizers
 from jaxmetric import retrieval as retrieval
+from jaxmetric import sharding as sharding
 from jaxmetric.distances import l2_normalize as l2_normalize
 from jaxmetric.distances import paired_distance as paired_distance
 from jaxmetric.distances import pairwise_distance as pairwise_distance
+from jaxmetric.miners.dataset import HardNegatives as HardNegatives
+from jaxmetric.miners.dataset import mine_dataset as mine_dataset
 from jaxmetric.pairs import Pairs as Pairs
 from jaxmetric.pairs import Triplets as Triplets
 from jaxmetric.reductions import LossStats as LossStats
 from jaxmetric.reductions import reduce as reduce
+from jaxmetric.relations import Relation as Relation
+from jaxmetric.relations import relation_from_multi_hot as relation_from_multi_hot
 from jaxmetric.retrieval import Neighbors as Neighbors
 
 if TYPE_CHECKING:

@@ -58,6 +58,20 @@ def embeddings(function: str, argument: str, x: ArrayLike) -> jax.Array:
     return x
 
 
+def centers(function: str, argument: str, x: ArrayLike) -> jax.Array:
+    """Return [classes, centers, dim] floating point proxies as an array."""
+    shape = np.shape(x)
+    if len(shape) != 3:
+        must = "have shape (classes, centers, dim)"
+        remedy = f"Use {argument}[:, None, :] for one center a class."
+        if len(shape) != 2:
+            remedy = "Use jax.vmap for more axes."
+        raise ValueError(text(function, argument, must, str(shape), remedy))
+    rows = x if hasattr(x, "dtype") else np.asarray(x)
+    rows = rows.reshape(shape[0] * shape[1], shape[2])  # pyright: ignore (an array)
+    return embeddings(function, argument, rows).reshape(shape)
+
+
 def same_width(
     function: str,
     argument: str,
@@ -110,6 +124,10 @@ def _integer_array(
     function: str, argument: str, values: ArrayLike
 ) -> jax.Array | np.ndarray:
     """Return labels as they came, or as a host array; refuse what is no integer."""
+    if isinstance(values, tuple) and hasattr(values, "_fields"):
+        # A `Relation`, where the function knows nothing of it.
+        got, remedy = f"a {type(values).__name__}", "Encode classes as integers."
+        raise TypeError(text(function, argument, "be integer or bool", got, remedy))
     array = values if isinstance(values, jax.Array) else np.asarray(values)
     if array.dtype.kind in "OUSTMm":
         remedy = f"Use np.unique({argument}, return_inverse=True)[1]."
@@ -141,16 +159,26 @@ def _on_device(
     return jnp.asarray(array.astype(np.int32))
 
 
-def positive_int(function: str, argument: str, value: object) -> None:
-    """Require a positive Python int, which becomes part of a shape."""
+def positive_int(
+    function: str,
+    argument: str,
+    value: object,
+    remedy: str = "Shapes must be known when tracing.",
+) -> None:
+    """Require a positive Python int, which becomes part of a shape or a program."""
     is_int = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not (is_int and value > 0):  # pyright: ignore (an int by now)
-        must, remedy = "be a positive int", "Shapes must be known when tracing."
+        must = "be a positive int"
         raise ValueError(text(function, argument, must, repr(value), remedy))
 
 
 def classes(
-    function: str, values: ArrayLike, labels: jax.Array, num_classes: int
+    function: str,
+    values: ArrayLike,
+    labels: jax.Array,
+    num_classes: int,
+    *,
+    of: str = "proxies",
 ) -> jax.Array:
     """Return which labels lie in 0..num_classes-1; refuse host labels outside.
 
@@ -160,7 +188,7 @@ def classes(
     if not isinstance(values, jax.Array):
         for extreme in (int(np.max(values)), int(np.min(values))):
             if not 0 <= extreme < num_classes:
-                must = f"lie in 0..{num_classes - 1} to name a row of `proxies`"
+                must = f"lie in 0..{num_classes - 1} to name a row of `{of}`"
                 remedy = "Use np.unique(labels, return_inverse=True)[1]."
                 raise ValueError(text(function, "labels", must, str(extreme), remedy))
     return (labels >= 0) & (labels < num_classes)
@@ -210,6 +238,7 @@ def number(
     *,
     above: float | None = None,
     at_least: float | None = None,
+    below: float | None = None,
     rows: int | None = None,
     remedy: str = "Give a finite number.",
 ) -> jax.Array:
@@ -227,6 +256,9 @@ def number(
             raise ValueError(text(function, argument, must, repr(value), remedy))
         if at_least is not None and not value >= at_least:  # pyright: ignore (same)
             must = f"be >= {at_least:g}"
+            raise ValueError(text(function, argument, must, repr(value), remedy))
+        if below is not None and not value < below:  # pyright: ignore (a number)
+            must = f"be < {below:g}"
             raise ValueError(text(function, argument, must, repr(value), remedy))
     array = jnp.asarray(value)
     if array.dtype == bool or jnp.issubdtype(array.dtype, jnp.complexfloating):

@@ -125,6 +125,26 @@ def masked_logsumexp(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Arra
     return jnp.where(exists, jnp.log(total) + shift, 0), exists
 
 
+def order_keys(distances: jax.Array) -> jax.Array:
+    """Return integers that have the order of the distances, of the same width.
+
+    On CPU integers sort five times faster than floats. Not negative where the
+    distances are not. The largest integer is no key of a number.
+    """
+    kind = jnp.int32 if distances.dtype == jnp.float32 else jnp.int64
+    # Minus zero equals zero, but its bits do not.
+    bits = lax.bitcast_convert_type(jnp.where(distances == 0, 0, distances), kind)
+    largest = jnp.iinfo(kind).max
+    # Bits of negative numbers ascend with their size: all but the sign are flipped.
+    return jnp.where(bits < 0, bits ^ largest, bits)
+
+
+def from_order_keys(keys: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Return the numbers that `order_keys` made these of."""
+    bits = jnp.where(keys < 0, keys ^ jnp.iinfo(keys.dtype).max, keys)
+    return lax.bitcast_convert_type(bits, dtype)
+
+
 def varying_like(values: Any, *examples: jax.Array) -> Any:
     """Mark a pytree of constants as varying over the mapped axes of the examples.
 

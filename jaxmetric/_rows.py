@@ -15,15 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmetric import _checks, _geometry, _numerics, pairs, reductions
-from jaxmetric._comparison import Comparison
+from jaxmetric import (
+    _blocks,
+    _checks,
+    _geometry,
+    _gradients,
+    _numerics,
+    pairs,
+    reductions,
+)
+from jaxmetric._comparison import Comparison, is_shard
 from jaxmetric._geometry import Distance, Geometry, Precision
 from jaxmetric.reductions import LossStats, Reduction
-
-# Numbers in the matrix of one block: it stays in a CPU core's cache, and fills an
-# accelerator.
-_CPU_ELEMENTS, _CPU_ROWS = 2**19, 32
-_ACCELERATOR_ELEMENTS, _ACCELERATOR_ROWS = 2**24, 128
+from jaxmetric.relations import Relation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +38,23 @@ class Block:
       distances: [b, n] in float32 or wider.
       positive, negative: [b, n] bool; rows that do not exist have neither.
       where: [b] bool, which rows exist.
-      labels: [b] integer.
+      labels: [b] integer; None under a relation.
       geometry: the prepared rows of the block and of all references.
       distance: the name or callable behind `distances`.
       segments: where the candidates of each row stand among the references sorted by
         label, for formulas that visit positives one by one; None unless asked for.
+      relation: [b, n] masks or weights in place of labels, or None.
     """
 
     distances: jax.Array
     positive: jax.Array
     negative: jax.Array
     where: jax.Array
-    labels: jax.Array
+    labels: Any
     geometry: Geometry
     distance: Distance
-    segments: pairs.ClassSegments | None
+    segments: pairs.ClassSegments | pairs.RowSegments | None
+    relation: Relation | None = None
 
     @property
     def similarities(self) -> jax.Array:
@@ -56,6 +62,13 @@ class Block:
         if self.distance == "cosine":
             return 1 - self.distances
         return -self.distances
+
+    @property
+    def pair_weights(self) -> jax.Array | None:
+        """[b, n] soft weights of a relation, 0 outside the masks; None if all are 1."""
+        return pairs.pair_weights(
+            self.relation, self.positive, self.negative, self.distances.dtype
+        )
 
     @property
     def has_both(self) -> jax.Array:
@@ -95,8 +108,23 @@ def _row_loss(
     comparison = gather(comparison)
     geometry = prepare(comparison)
     body = lambda block, *hyper: row(block, *hyper, *static)  # noqa: E731
-    stats = map_rows(comparison, geometry, body, hyper, block_size, by_class=by_class)
-    return finish(comparison, stats, reduction)
+    one_block = partial(_one_block, body, (comparison.distance, comparison.precision))
+    rows, shared = _split(comparison, geometry, hyper, by_class)
+    n = geometry.y.shape[0]
+    # Counts that are floating may have derivatives of their own (class weights).
+    count = jax.eval_shape(one_block, rows, shared).num_terms
+    has_plain_counts = jnp.issubdtype(count.dtype, jnp.integer)
+    is_one = _blocks.is_one(comparison.num_rows, n, block_size)
+    if reduction == "none" or is_one or not has_plain_counts:
+        stats = _blocks.map_blocks(one_block, rows, shared, n, block_size)
+        return finish(comparison, stats, reduction)
+    weights = comparison.weights
+    total, counts = _gradients.reduced_blocks(
+        one_block, rows, shared, weights, n, block_size, reduction
+    )
+    stats, axis_name = LossStats(total, *counts), comparison.axis_name
+    loss = reductions.mean_of(total, stats, reduction, weights, axis_name)
+    return poisoned(loss, is_finite(comparison))
 
 
 def anchor_terms(terms: jax.Array, is_counted: jax.Array) -> LossStats:
@@ -147,14 +175,12 @@ def gather(comparison: Comparison) -> Comparison:
     place = lax.axis_index(axis_name)
     y, references = comparison.y, comparison.references
     if y is None:
-        y, references = comparison.x, anchors
+        y, references = comparison.x, anchors._replace(relation=None)
         anchors = anchors._replace(index=place * comparison.num_rows + rows)
 
     gather_one = partial(gather_rows, axis_name=axis_name)
-    # References that are alike on all devices are used as they are, where JAX tracks
-    # that; a mask made of constants is a shard like the rows that it belongs to.
-    is_tracked = axis_name in _numerics.varying_axes(place)
-    if not is_tracked or axis_name in _numerics.varying_axes(y):
+    # A mask made of constants is a shard like the rows that it belongs to.
+    if is_shard(y, axis_name) and not comparison.has_proxies:
         y, references = jax.tree.map(gather_one, (y, references))
     return dataclasses.replace(comparison, y=y, anchors=anchors, references=references)
 
@@ -209,49 +235,35 @@ def map_rows(
     It is called as `body(block, *per_row)`, with a column for each [m] array. Blocks
     are rematerialised in the backward pass, so memory is O(block x n) there too.
     """
-    m, n = comparison.num_rows, geometry.y.shape[0]
     one_block = partial(_one_block, body, (comparison.distance, comparison.precision))
     rows, shared = _split(comparison, geometry, per_row, by_class)
-
-    def by_blocks(block_size: int, rows: Any, shared: Any) -> Any:
-        if block_size >= m:
-            return one_block(rows, shared)
-        checkpointed = jax.checkpoint(one_block, prevent_cse=False)
-        result = lax.map(
-            lambda rows: checkpointed(rows, shared), to_blocks(rows, block_size)
-        )
-        return jax.tree.map(lambda a: a.reshape((-1,) + a.shape[2:])[:m], result)
-
-    return choose_block(by_blocks, m, n, block_size, rows, shared)
+    n = geometry.y.shape[0]
+    return _blocks.map_blocks(one_block, rows, shared, n, block_size)
 
 
-def choose_block(
-    by_blocks: Callable[..., Any], m: int, n: int, block_size: int | None, *operands
+def fold_rows(
+    comparison: Comparison,
+    geometry: Geometry,
+    body: Callable[..., Any],
+    per_row: tuple[jax.Array, ...],
+    state: Any,
+    block_size: int | None,
+    *,
+    by_class: bool = False,
 ) -> Any:
-    """Call `by_blocks(block_size, *operands)` with the platform's own size for None."""
-    if block_size is not None:
-        return by_blocks(block_size, *operands)
-    cpu = _rows_of_a_block(m, n, _CPU_ELEMENTS, _CPU_ROWS)
-    accelerator = _rows_of_a_block(m, n, _ACCELERATOR_ELEMENTS, _ACCELERATOR_ROWS)
-    if cpu == accelerator:
-        return by_blocks(cpu, *operands)
-    # Only the branch of the platform at hand is ever lowered.
-    return lax.platform_dependent(
-        *operands, cpu=partial(by_blocks, cpu), default=partial(by_blocks, accelerator)
-    )
+    """Return the state after `state = body(state, block, *per_row)`, block by block.
 
+    For what is not one result a row, in memory for one block; the blocks come in the
+    order of their rows, `per_row` as in `map_rows`. Not to be differentiated.
+    """
+    named = (comparison.distance, comparison.precision)
 
-def to_blocks(rows: Any, block_size: int) -> Any:
-    """Return a pytree of [m, ...] arrays as [num_blocks, block_size, ...] ones."""
+    def one_block(rows: Any, shared: Any, state: Any) -> Any:
+        return _one_block(partial(body, state), named, rows, shared)
 
-    def split(a: jax.Array) -> jax.Array:
-        # Padded anchors have where=False, so they add exactly 0.
-        num_blocks = -(-a.shape[0] // block_size)
-        missing = num_blocks * block_size - a.shape[0]
-        a = jnp.pad(a, ((0, missing),) + ((0, 0),) * (a.ndim - 1))
-        return a.reshape((num_blocks, block_size) + a.shape[1:])
-
-    return jax.tree.map(split, rows)
+    rows, shared = _split(comparison, geometry, per_row, by_class)
+    n = geometry.y.shape[0]
+    return _blocks.fold_blocks(one_block, rows, shared, state, n, block_size)
 
 
 def _split(
@@ -262,7 +274,7 @@ def _split(
 ) -> tuple[Any, Any]:
     """Return the pytrees of what each anchor has, [m, ...], and of what all share."""
     order, places = None, None
-    if by_class:
+    if by_class and comparison.anchors.relation is None:
         segments = pairs.class_segments(comparison.anchors, comparison.references)
         # The order is shared by all rows; the rest is theirs.
         order, places = segments.order, segments._replace(order=None)
@@ -285,6 +297,10 @@ def _one_block(
         x=mine.x, x_centred=mine.x_centred, x_exists=mine.x_exists
     )
     positive, negative = pairs.pair_masks(anchors, references)
+    segments = None if places is None else places._replace(order=order)
+    if anchors.relation is not None:
+        # Made of the masks of the block; where no formula asks, XLA drops it.
+        segments = pairs.row_segments(positive)
     block = Block(
         distances=_geometry.block_distances(geometry, distance, precision),
         positive=positive,
@@ -293,7 +309,8 @@ def _one_block(
         labels=anchors.labels,
         geometry=geometry,
         distance=distance,
-        segments=None if places is None else places._replace(order=order),
+        segments=segments,
+        relation=anchors.relation,
     )
     both = zip(columns, scalars, strict=True)
     return body(block, *(a if c is None else c[:, None] for c, a in both))
@@ -342,17 +359,9 @@ def is_finite(comparison: Comparison) -> jax.Array:
     is_good &= _numerics.is_finite(comparison.x, comparison.anchors.where)
     if comparison.y is not None:
         is_good &= _numerics.is_finite(comparison.y, comparison.references.where)
+    is_good &= pairs.has_finite_weights(comparison.anchors, comparison.references)
     if comparison.axis_name is not None:
         axis_name = comparison.axis_name
         is_good = _numerics.varying_like(is_good, lax.axis_index(axis_name))
         is_good = lax.pmin(is_good.astype(jnp.int32), axis_name) > 0
     return is_good
-
-
-def _rows_of_a_block(m: int, n: int, elements: int, minimum: int) -> int:
-    """Return how many of m rows make a block, from static shapes only."""
-    rows = max(minimum, elements // n)
-    if rows >= m:
-        return m
-    # Equal blocks: the last one is as full as the rest, give or take a row.
-    return -(-m // -(-m // rows))

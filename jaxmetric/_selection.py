@@ -12,8 +12,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmetric import _numerics
+from jaxmetric import _numerics, _rows, _tiles
+from jaxmetric._comparison import Comparison
+from jaxmetric._geometry import Geometry
 from jaxmetric._rows import Block
+from jaxmetric.pairs import ClassSegments
+
+
+def find_hardest(
+    comparison: Comparison, geometry: Geometry, block_size: int | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return [m] farthest positives and nearest negatives, and who has both."""
+    search = _rows.to_search(comparison, geometry)
+    if _tiles.are_fewer(comparison, block_size):
+        return _tiles.hardest(*search)
+    return _rows.map_rows(*search, hardest, (), block_size)
 
 
 def hardest(block: Block) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -62,10 +75,24 @@ def visit_positives(
     not: see the losses that use it.
     """
     assert block.segments is not None
-    last = jnp.max(block.segments.size)
+    return visit_slots(
+        step, start, block.segments, block.distances, first=first, stop=stop
+    )
+
+
+def visit_slots(
+    step: Callable[..., Any],
+    start: tuple,
+    segments: ClassSegments,
+    like: jax.Array,
+    *,
+    first: int = 0,
+    stop: int | None = None,
+) -> tuple:
+    """Do the same for the rows of `segments`; `like` varies over devices as they do."""
+    last = jnp.max(segments.size)
     last = last if stop is None else jnp.minimum(last, stop)
-    loop = (jnp.int32(first), start)
-    loop = _numerics.varying_like(loop, block.distances, block.segments.size)
+    loop = _numerics.varying_like((jnp.int32(first), start), like, segments.size)
     _, state = lax.while_loop(
         lambda loop: loop[0] < last,
         lambda loop: (loop[0] + 1, step(*loop)),

@@ -4,37 +4,56 @@ Labels and ids are only ever compared for equality, as integers. "Self" is decid
 index, never by distance, label or the identity of an array.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["ClassSegments", "Pairs", "Side", "Triplets", "class_segments", "pair_masks"]
+from jaxmetric import relations
+from jaxmetric.relations import Relation
+
+__all__ = [
+    "ClassSegments",
+    "Pairs",
+    "RowSegments",
+    "Side",
+    "Triplets",
+    "class_segments",
+    "comparable",
+    "has_finite_weights",
+    "pair_masks",
+    "pair_weights",
+    "row_segments",
+]
 
 
 class Side(NamedTuple):
     """What is known of the rows of one side, embeddings apart.
 
     Attributes:
-      labels: [n] integer classes.
+      labels: [n] integer classes; None on both sides where the anchors have a relation.
       where: [n] bool, which rows exist.
       ids: [n] integer names of the samples behind the rows, or None.
       index: [n] int32 position of each row among the references, or None where the
         rows are not among them.
+      relation: of anchors, [n, references] masks or weights in place of labels.
     """
 
-    labels: jax.Array
+    labels: Any
     where: jax.Array
     ids: jax.Array | None
     index: jax.Array | None
+    relation: Relation | None = None
 
 
 def pair_masks(anchors: Side, references: Side) -> tuple[jax.Array, jax.Array]:
     """Return the [m, n] bool masks of positive and of negative pairs.
 
     positive: equal labels, both rows exist, not the same row, not the same sample
-    negative: other labels, both rows exist, not the same sample
+    negative: other labels, both rows exist, not the same row, not the same sample
+
+    With a relation its masks stand for equal and other labels.
 
     Args:
       anchors: of m rows; an `index` excludes the pair of a row with itself.
@@ -51,15 +70,51 @@ def pair_masks(anchors: Side, references: Side) -> tuple[jax.Array, jax.Array]:
        [1 0 0]
        [0 0 0]]
     """
-    is_equal = anchors.labels[:, None] == references.labels[None, :]
+    allowed = comparable(anchors, references)
+    if anchors.relation is None:
+        is_equal = anchors.labels[:, None] == references.labels[None, :]
+        return is_equal & allowed, ~is_equal & allowed
+    positive, negative = relations.masks(anchors.relation)
+    return positive & allowed, negative & allowed
+
+
+def comparable(anchors: Side, references: Side) -> jax.Array:
+    """Return [m, n] bool: both rows exist, and are not one row or one sample."""
     allowed = anchors.where[:, None] & references.where[None, :]
     if anchors.ids is not None and references.ids is not None:
         allowed &= anchors.ids[:, None] != references.ids[None, :]
-    positive = is_equal & allowed
     if anchors.index is not None:
-        columns = lax.broadcasted_iota(jnp.int32, positive.shape, 1)
-        positive &= anchors.index[:, None] != columns
-    return positive, ~is_equal & allowed
+        columns = lax.broadcasted_iota(jnp.int32, allowed.shape, 1)
+        allowed &= anchors.index[:, None] != columns
+    return allowed
+
+
+def pair_weights(
+    relation: Relation | None, positive: jax.Array, negative: jax.Array, dtype: Any
+) -> jax.Array | None:
+    """Return the [m, n] soft weights of pairs, 0 elsewhere; None where all are 1.
+
+    Args:
+      relation: of the anchors, or None.
+      positive, negative: [m, n], its masks.
+      dtype: of the weights.
+    """
+    if relation is None or all(a.dtype == bool for a in relation):
+        return None
+    of_positives, of_negatives = (a.astype(dtype) for a in relation)
+    # Selected, not multiplied: a weight outside of the masks may be NaN.
+    others = jnp.where(negative, of_negatives, 0)
+    return jnp.where(positive, of_positives, others)
+
+
+def has_finite_weights(anchors: Side, references: Side) -> jax.Array:
+    """Return whether the weights of all pairs that can be compared are finite."""
+    is_good = jnp.array(True)
+    for weights in anchors.relation or ():
+        if weights.dtype != bool:
+            allowed = comparable(anchors, references)
+            is_good &= jnp.all(jnp.isfinite(weights) | ~allowed)
+    return is_good
 
 
 class Triplets(NamedTuple):
@@ -145,6 +200,34 @@ def class_segments(anchors: Side, references: Side) -> ClassSegments:
     rank = jnp.zeros(n, jnp.int32).at[order].set(iota)
     own = rank[anchors.index] - start
     return ClassSegments(order, start, jnp.where(anchors.where, size - 1, 0), own)
+
+
+class RowSegments(NamedTuple):
+    """The positives of each row of a block, numbered from the left.
+
+    What `ClassSegments` is to labels, made of masks that need not be classes.
+
+    Attributes:
+      rank: [b, n] int32, how many positives a row has up to and with each column.
+      size: [b] int32, how many it has.
+    """
+
+    rank: jax.Array
+    size: jax.Array
+
+    def candidate(self, slot: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return each row's positive number `slot`, [b], and whether it has one."""
+        column = jnp.sum(self.rank <= slot, -1, dtype=jnp.int32)
+        return jnp.minimum(column, self.rank.shape[1] - 1), slot < self.size
+
+
+def row_segments(positive: jax.Array) -> RowSegments:
+    """Number the positives of each row of a [b, n] mask.
+
+    Memory: O(b n).
+    """
+    rank = jnp.cumsum(positive, -1, dtype=jnp.int32)
+    return RowSegments(rank, rank[:, -1])
 
 
 def _count_before(

@@ -8,6 +8,7 @@ devices are concatenated (or summed) first, and divided once at the end.
 from typing import Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxmetric import _checks, _numerics
@@ -72,35 +73,55 @@ def reduce(
       2.00 4.00
     """
     check_reduction("reduce", reduction)
-    total, num_terms, num_active = stats
-    dtype = total.dtype
     if weights is not None:
-        weights = _checks.weights("reduce", weights, total.shape[0], dtype)
+        dtype = stats.total.dtype
+        weights = _checks.weights("reduce", weights, stats.total.shape[0], dtype)
+    if reduction == "none":
+        return LossStats(*(_weighted(x, stats, weights) for x in stats))
+    total = weighted_total(stats, reduction, weights)
+    return mean_of(total, stats, reduction, weights, axis_name)
 
-    def weighted(x: jax.Array) -> jax.Array:
-        return x if weights is None else x.astype(dtype) * weights
+
+def weighted_total(
+    stats: LossStats, reduction: Reduction, weights: jax.Array | None
+) -> jax.Array:
+    """Return the scalar that a reduction divides, the sum over these anchors.
+
+    It is linear in `stats.total`.
+    """
+    total = stats.total
+    if reduction == "mean_per_anchor":
+        total = _numerics.quotient(total, stats.num_terms.astype(total.dtype))
+    return jnp.sum(_weighted(total, stats, weights))
+
+
+def mean_of(
+    total: jax.Array,
+    stats: LossStats,
+    reduction: Reduction,
+    weights: jax.Array | None,
+    axis_name: str | None,
+) -> jax.Array:
+    """Divide a `weighted_total` by the count of a reduction, over all devices."""
+    dtype = stats.total.dtype
 
     def sum_all(x: jax.Array) -> jax.Array:
-        x = _numerics.sum_exactly(x, dtype)
         return x if axis_name is None else lax.psum(x, axis_name)
 
-    if reduction == "none":
-        return LossStats(*(weighted(x) for x in stats))
     if reduction == "sum":
-        return sum_all(weighted(total))
-    if reduction == "mean":
-        return _numerics.quotient(
-            sum_all(weighted(total)), sum_all(weighted(num_terms))
-        )
-    if reduction == "mean_active":
-        return _numerics.quotient(
-            sum_all(weighted(total)), sum_all(weighted(num_active))
-        )
-    is_counted = num_terms > 0
-    mean = _numerics.quotient(total, num_terms.astype(dtype))
-    return _numerics.quotient(
-        sum_all(weighted(mean)), sum_all(weighted(is_counted.astype(dtype)))
-    )
+        return sum_all(total)
+    counts = {
+        "mean": stats.num_terms,
+        "mean_active": stats.num_active,
+        "mean_per_anchor": (stats.num_terms > 0).astype(dtype),
+    }[reduction]
+    count = _numerics.sum_exactly(_weighted(counts, stats, weights), dtype)
+    return _numerics.quotient(sum_all(total), sum_all(count))
+
+
+def _weighted(x: jax.Array, stats: LossStats, weights: jax.Array | None) -> jax.Array:
+    """Return [n] numbers times the weights of their anchors."""
+    return x if weights is None else x.astype(stats.total.dtype) * weights
 
 
 def check_reduction(function: str, reduction: str) -> None:

@@ -20,9 +20,10 @@ Case = dict[str, Any]
 def random_case(rng: np.random.Generator, subject: Subject, *, mode: str) -> Case:
     """Return one random batch, float32 numbers in NumPy arrays.
 
-    In "self" mode the batch is compared with itself, in "ref" mode with other rows
-    (and a margin is one number an anchor). Which rows exist, how many classes there
-    are, whether ids repeat and weights differ varies from case to case.
+    In "self" mode the batch is compared with itself (or, row by row, with as many
+    keys), in "ref" mode with other rows (and a margin is one number an anchor). Which
+    rows exist, how many classes there are, whether ids repeat and weights differ
+    varies from case to case.
     """
     oracle = subject.oracle
     num_classes = int(rng.integers(1, 5))
@@ -45,12 +46,14 @@ def random_case(rng: np.random.Generator, subject: Subject, *, mode: str) -> Cas
     if "weights" in subject.parameters:
         case["weights"] = weights
     if oracle.has_proxies:
-        case["proxies"] = rng.normal(size=(NUM_CLASSES, DIM)).astype(np.float32)
+        shape = oracle.proxies_shape(NUM_CLASSES, DIM)
+        case["proxies"] = rng.normal(size=shape).astype(np.float32)
     if subject.has_references:
         case["ids"] = ids[:ROWS]
-    if mode == "ref":
-        refs, ref_labels, ref_where = side(REFERENCES)
+    if mode == "ref" or subject.is_paired:
+        refs, ref_labels, ref_where = side(REFERENCES if mode == "ref" else ROWS)
         case |= {"ref_embeddings": refs, "ref_labels": ref_labels}
+    if mode == "ref":
         case |= {"ref_where": ref_where, "ref_ids": ids[ROWS:]}
     case["hyper"] = {
         name: _draw(rng, hyper, mode == "ref" and name in oracle.per_anchor)
@@ -108,6 +111,8 @@ def full_case(subject: Subject, seed: int = 0, *, mode: str = "self") -> Case:
         case["weights"] = np.ones(ROWS, np.float32)
     if "ids" in case:
         case["ids"] = np.arange(ROWS, dtype=np.int32)
+    if subject.is_paired:
+        case["ref_labels"] = case["labels"].copy()
     if mode == "ref":
         case["ref_labels"] = np.arange(REFERENCES, dtype=np.int32) % 3
         case["ref_where"] = np.ones(REFERENCES, bool)

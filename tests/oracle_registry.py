@@ -42,10 +42,16 @@ class Oracle:
     its gradient under the default reduction and the Euclidean distance;
     `logit_scale` what multiplies a similarity, given the hyper-parameters.
     With `is_scalar` the function gets the whole `Batch` and returns the value itself,
-    as a loss does that is no sum of terms per anchor; `has_frozen_factors` says that
-    the loss holds factors without gradient, so that its gradient is not that of its
-    value; `num_centers` how many rows of `proxies` [C, K, dim] a class has, None for
-    `proxies` [C, dim].
+    as a loss does that is no sum of terms per anchor, or None where there is nothing
+    to compute (the loss is exactly 0 then, without gradient); `has_frozen_factors`
+    says that the loss holds factors without gradient (`Batch.frozen`), so that its
+    gradient is not that of its value; `num_centers` how many rows of `proxies`
+    [C, K, dim] a class has, None for `proxies` [C, dim]. With `is_paired` row i of the
+    embeddings belongs to row i of the references, which exists by default where its
+    partner does; `has_self` says that without references an anchor is one of its own
+    positives. `is_additive` is False where an anchor's terms depend on the other
+    anchors, so that parts of a batch do not add up to it; `own_reductions` are those
+    that add something to the mean of the terms, and are tested beside the loss.
     """
 
     function: Callable[..., Any]
@@ -56,6 +62,8 @@ class Oracle:
     is_explicit: bool = False
     is_scalar: bool = False
     has_frozen_factors: bool = False
+    is_paired: bool = False
+    has_self: bool = False
     has_proxies: bool = False
     num_centers: int | None = None
     order_free: bool = True
@@ -63,7 +71,14 @@ class Oracle:
     scales_with: tuple[str, ...] = ()
     bound: float | None = None
     per_anchor: tuple[str, ...] = ()
+    is_additive: bool = True
+    own_reductions: tuple[str, ...] = ()
     logit_scale: Callable[[Mapping[str, Any]], float] = lambda hyper: 1.0
+
+    def proxies_shape(self, num_classes: int, dim: int) -> tuple[int, ...]:
+        """Return the shape of the proxies, [C, dim] or [C, K, dim]."""
+        centers = () if self.num_centers is None else (self.num_centers,)
+        return (num_classes, *centers, dim)
 
     def defaults(self) -> dict[str, Any]:
         """Return the default of every hyper-parameter and flag."""
@@ -125,6 +140,7 @@ def evaluate(
     case: Mapping[str, Any],
     *,
     distance: str | None = None,
+    factors: dict[Any, float] | None = None,
     **hyper: Any,
 ) -> Result:
     """Evaluate the oracle of a loss.
@@ -135,11 +151,14 @@ def evaluate(
         `where`, `weights`, `ids`, `proxies`, `ref_embeddings`, `ref_labels`,
         `ref_where`, `ref_ids`.
       distance: None for the default of the loss.
+      factors: those without gradient, see `Batch.frozen`; filled in if it is empty.
       hyper: hyper-parameters and flags; absent ones take their defaults. One in
         `per_anchor` may be a list.
     """
     entry = ORACLES[name]
+    case = _with_keys(case) if entry.is_paired else case
     batch = batch_of(case, distance or entry.distance or "cosine")
+    batch.factors = {} if factors is None else factors
     hyper = entry.defaults() | hyper
     if _is_poisoned(batch):
         slots = 1 if entry.is_explicit else len(batch.embeddings)
@@ -147,9 +166,10 @@ def evaluate(
         return Result([math.nan] * slots, zeros, zeros, weights, 0.0, math.inf)
     if entry.is_scalar:
         value = entry.function(batch, **hyper)
-        clearance, magnitude = batch.clearance, batch.magnitude
+        count, value = (0.0, 0.0) if value is None else (1.0, value)
         active = float(value > 0)
-        return Result([value], [1.0], [active], [1.0], clearance, magnitude)
+        clearance, magnitude = batch.clearance, batch.magnitude
+        return Result([value], [count], [active], [1.0], clearance, magnitude)
     if entry.is_explicit:
         slots = [_counted(terms) for terms in entry.function(batch, **hyper)]
         # Slots are in row-major order: each anchor has as many as any other.
@@ -177,6 +197,15 @@ def value(
     return evaluate(name, case, **kw).reduced(reduction)
 
 
+def _with_keys(case: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let keys exist where their queries do, and all further keys, unless told."""
+    where, keys = case.get("where"), case.get("ref_embeddings")
+    if where is None or keys is None or case.get("ref_where") is not None:
+        return case
+    further = [True] * (len(keys) - len(where))
+    return {**case, "ref_where": [*where, *further]}
+
+
 def _counted(terms: Any) -> tuple[float, float, float]:
     if isinstance(terms, tuple):
         return terms
@@ -195,7 +224,9 @@ def _is_poisoned(batch: Batch) -> bool:
     if batch.proxies is None:
         return False
     existing = [y for y, e in zip(batch.labels, batch.where, strict=True) if e]
-    num_classes = len(batch.proxies)
-    return is_bad(batch.proxies, [True] * num_classes) or any(
+    num_classes, rows = len(batch.proxies), batch.proxies
+    if is_list(rows[0][0]):
+        rows = [row for centers in rows for row in centers]
+    return is_bad(rows, [True] * len(rows)) or any(
         not 0 <= y < num_classes for y in existing
     )

@@ -71,10 +71,11 @@ class Batch:
     ref_ids: list[int] | None
     is_self: bool
     distance: str
-    proxies: list[list[float]] | None = None
+    proxies: list[Any] | None = None  # rows of classes, or lists of such rows
     clearance: float = math.inf
     magnitude: float = 0.0
     cache: dict[tuple[int, int], float] = field(default_factory=dict)
+    factors: dict[Any, float] = field(default_factory=dict)
 
     def d(self, i: int, j: int) -> float:
         """Return the distance of anchor i and reference j."""
@@ -113,6 +114,14 @@ class Batch:
         """Note how far v is from 0, where the formula has a kink, and return it."""
         self.clearance = min(self.clearance, abs(v))
         return v
+
+    def frozen(self, key: Any, value: float) -> float:
+        """Return a factor without gradient: the first value that came under the key.
+
+        Batches that share their `factors` keep those of the first, so that differences
+        between them are those of a formula whose factors are constants.
+        """
+        return self.factors.setdefault(key, value)
 
     def hinge(self, v: float) -> float:
         """Return max(v, 0)."""
@@ -153,8 +162,14 @@ class Row:
 
     def class_similarities(self) -> list[float]:
         """Return the similarity to every proxy."""
-        proxies, name = self.batch.proxies or [], self.batch.distance
-        x = self.batch.embeddings[self.i]
+        return self._similarities(self.batch.proxies or [])
+
+    def center_similarities(self) -> list[list[float]]:
+        """Return the similarities to the proxies of every class, which has several."""
+        return [self._similarities(centers) for centers in self.batch.proxies or []]
+
+    def _similarities(self, proxies: Sequence[Vector]) -> list[float]:
+        x, name = self.batch.embeddings[self.i], self.batch.distance
         shift = 1 if name == "cosine" else 0
         return [shift - distance(x, w, name) for w in proxies]
 

@@ -1,10 +1,10 @@
 """The losses under test: found through `jaxmetric.losses.__all__`, not listed.
 
 A loss whose parameters start with `embeddings, labels` is called as it is, `proxies`
-filled by name. The few that take ready-made triplets or pairs get an adapter, which
-makes every index triplet (pair) of the batch a slot. Each is compiled as one function
-of a fixed shape that returns everything the battery looks at; cases of any content
-go through it.
+filled by name; one of `queries, keys` gets the references as its keys. The few that
+take ready-made triplets or pairs get an adapter, which makes every index triplet (pair)
+of the batch a slot. Each is compiled as one function of a fixed shape that returns
+everything the battery looks at; cases of any content go through it.
 """
 
 import functools
@@ -26,8 +26,8 @@ STACK = 64
 
 # Keywords that mean the same in every loss; the others are its hyper-parameters.
 SHARED = frozenset(
-    "distance precision where weights ids ref_embeddings ref_labels ref_where ref_ids "
-    "reduction block_size axis_name".split()
+    "labels distance precision where weights ids ref_embeddings ref_labels ref_where "
+    "ref_ids reduction block_size axis_name".split()
 )
 
 Arrays = Mapping[str, Any]
@@ -105,6 +105,12 @@ ADAPTERS: dict[str, Callable[[Arrays, dict[str, Any]], Any]] = {
     "pair_loss": _pair_loss,
 }
 
+# Losses of other arrays than embeddings and labels: the same promises are tested there.
+ELSEWHERE: dict[str, str] = {
+    "shrinkage_loss": "test_losses_unlabelled.py",
+    "vicreg_loss": "test_losses_unlabelled.py",
+}
+
 # Rows outside of every slot do not reach these two, so that they cannot be poisoned.
 ROWS_UNSEEN = frozenset({"triplet_margin_loss", "pair_loss"})
 
@@ -135,7 +141,13 @@ class Subject:
     @property
     def has_references(self) -> bool:
         """Whether the other side may be another set of rows."""
-        return "ref_embeddings" in self.parameters or self.name in ADAPTERS
+        has_other_side = "ref_embeddings" in self.parameters or self.is_paired
+        return has_other_side or self.name in ADAPTERS
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether row i of one side belongs to row i of the other."""
+        return _first_parameters(self.name) == ["queries", "keys"]
 
     @property
     def hyper(self) -> set[str]:
@@ -152,6 +164,10 @@ class Subject:
             return ADAPTERS[self.name](case, options)
         names = ["embeddings", "labels"] + ["proxies"] * ("proxies" in self.parameters)
         extra = {k: v for k, v in case.items() if k in self.parameters}
+        if self.is_paired:  # the keys are the queries where a case has no others
+            queries = case["embeddings"]
+            keys = case.get("ref_embeddings", queries)
+            return self.function(queries, keys, **extra, **options)
         arrays = [extra.pop(name) for name in names]
         return self.function(*arrays, **extra, **options)
 
@@ -163,9 +179,11 @@ def discovered() -> list[Subject]:
 
 
 def _is_labelled(name: str) -> bool:
-    function = getattr(jm.losses, name)
-    parameters = list(inspect.signature(function).parameters)
-    return parameters[:2] == ["embeddings", "labels"]
+    return _first_parameters(name) in (["embeddings", "labels"], ["queries", "keys"])
+
+
+def _first_parameters(name: str) -> list[str]:
+    return list(inspect.signature(getattr(jm.losses, name)).parameters)[:2]
 
 
 SUBJECTS = discovered()

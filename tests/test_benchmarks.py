@@ -150,11 +150,12 @@ _TINY = {
     "memory": "--sizes 16,128 --functions contrastive_loss",
     "margins": "--sizes 16 --functions batch_hard_triplet_loss",
     "retrieval": "--sizes 40",
+    "population": "--sizes 2 --functions mlp",
     "step": "--sizes 6",
     "quality": "--data synthetic --limit-seconds 0.01",
 }
 # Networks compile for long; the memory of a process has its own test.
-_SLOW = {"classes", "memory", "step", "quality"}
+_SLOW = {"classes", "memory", "population", "step", "quality"}
 
 
 @pytest.mark.parametrize(

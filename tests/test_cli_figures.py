@@ -36,8 +36,8 @@ def records(num_steps=30, switch=10):
 def drawn(monkeypatch):
     """Return a function that gives back the figure that was saved last."""
     saved = []
-    save = figures._save
-    monkeypatch.setattr(figures, "_save", lambda f, p: (saved.append(f), save(f, p))[1])
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda f, p: (saved.append(f), save(f, p))[1])
     return lambda: saved[-1]
 
 

@@ -26,10 +26,12 @@ def test_suffixes_are_optional(name):
 
 @pytest.mark.parametrize("name", loss_names())
 def test_every_loss_of_labelled_rows_trains(name):
-    loss = resolve(name, {})
-    result = loss.loss_fn()(PROXIES, ROWS, LABELS, ids=jnp.arange(6))
+    loss, proxies = resolve(name, {}), PROXIES["proxies"]
+    if loss.num_centers is not None:
+        proxies = jnp.stack([proxies, *[-proxies] * (loss.num_centers - 1)], axis=1)
+    result = loss.loss_fn()({"proxies": proxies}, ROWS, LABELS, ids=jnp.arange(6))
     value = result[0] if isinstance(result, tuple) else result
-    arrays = (ROWS, LABELS, PROXIES["proxies"])[: 3 if loss.has_proxies else 2]
+    arrays = (ROWS, LABELS, proxies)[: 3 if loss.has_proxies else 2]
     np.testing.assert_allclose(value, getattr(jm.losses, loss.name)(*arrays), 1e-6)
 
 
@@ -55,6 +57,24 @@ def test_hyper_parameters_reach_the_loss():
     assert isinstance(stats, jm.LossStats)
 
 
+def test_losses_of_several_proxies_a_class_have_as_many_as_their_papers():
+    assert resolve("subcenter_arcface", {}).num_centers == 3
+    assert resolve("soft_triple", {}).num_centers == 10
+    assert resolve("arcface", {}).num_centers is None
+    loss = resolve("soft_triple", {"num_centers": 2, "la": 5.0})
+    assert loss.num_centers == loss.settings["num_centers"] == 2
+    proxies = jnp.stack([jnp.eye(3), -jnp.eye(3)], axis=1)
+    value, _ = loss.loss_fn()({"proxies": proxies}, ROWS, LABELS)
+    expected = jm.losses.soft_triple_loss(ROWS, LABELS, proxies, la=5.0)
+    np.testing.assert_allclose(value, expected, 1e-6)
+
+
+def test_a_margin_that_multiplies_angles_is_a_whole_number():
+    assert resolve("sphereface", {"margin": 3.0}).hyper == {"margin": 3}
+    with pytest.raises(UsageError, match="--margin must be a whole number, got 2.5"):
+        resolve("sphereface", {"margin": 2.5})
+
+
 def test_a_repeated_row_is_not_its_own_positive():
     loss_fn = resolve("batch_hard", {}).loss_fn()
     labels, ids = jnp.array([0, 0, 1, 1, 2, 2]), jnp.array([7, 7, 8, 8, 9, 9])
@@ -69,6 +89,8 @@ def test_a_repeated_row_is_not_its_own_positive():
         ("contrastive", {"margin": float("inf")}),
         ("batch_hard", {"squared": True}),
         ("supervised_contrastive", {"temperature": -0.1}),
+        ("soft_triple", {"num_centers": 0}),
+        ("arcface", {"num_centers": 2}),
     ],
 )
 def test_what_a_loss_cannot_take_is_refused(name, chosen):

@@ -245,3 +245,14 @@ def test_a_loss_with_proxies_trains(data, place):
         main(["train", data, *options, "--temperature", "0.2", "--out", str(out)]) == 0
     )
     assert read_json(out / "summary.json")["loss"]["temperature"] == 0.2
+
+
+@pytest.mark.parametrize("loss", ["subcenter_arcface", "soft_triple", "center"])
+def test_a_loss_with_centers_trains(data, place, loss):
+    out = place / loss
+    options = [*SMALL, "--steps", "3", "--loss", loss]
+    options += ["--num-centers", "4"] if loss == "soft_triple" else []
+    assert main(["train", data, *options, "--out", str(out)]) == 0
+    chosen = read_json(out / "summary.json")["loss"]
+    centers = {"subcenter_arcface": 3, "soft_triple": 4, "center": None}
+    assert chosen.get("num_centers") == centers[loss]

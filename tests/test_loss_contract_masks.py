@@ -115,6 +115,7 @@ def test_a_permutation_of_the_batch_permutes_the_gradient(subject):
     rng = np.random.default_rng(0)
     orders = [rng.permutation(ROWS) for _ in cases]
     rows = ("embeddings", "labels", "where", "weights", "ids")
+    rows += ("ref_embeddings", "ref_labels")  # of keys, which belong to the rows
     permuted = [
         {k: v[order] if k in rows else v for k, v in case.items()}
         for case, order in zip(cases, orders, strict=True)
@@ -136,14 +137,16 @@ def test_other_names_for_the_classes_change_no_bit(subject):
         case = dict(case)
         if subject.oracle.has_proxies:
             names = rng.permutation(NUM_CLASSES)
-            for key in ("proxies", "class_weights"):
+            of_classes = [k for k, h in subject.oracle.hyper.items() if h.per_class]
+            for key in ("proxies", *of_classes):
                 side = case if key == "proxies" else dict(case["hyper"])
                 if key in side:
                     side[key] = side[key][np.argsort(names)]
                     case.update({"hyper": side} if side is not case else {})
         else:
             names = rng.choice(2**32, NUM_CLASSES, replace=False) - 2**31
-        case["labels"] = names[case["labels"]].astype(np.int32)
+        for side in {"labels", "ref_labels"} & set(case):
+            case[side] = names[case[side]].astype(np.int32)
         if "ids" in case:
             case["ids"] = (-7 - 1000 * case["ids"]).astype(np.int32)
         renamed.append(case)
@@ -172,7 +175,7 @@ def test_a_label_without_a_proxy_makes_the_loss_nan(subject):
 
 @each_loss
 def test_weights_of_one_change_nothing_and_weight_zero_drops_the_anchor(subject):
-    if "weights" not in subject.parameters:
+    if "weights" not in subject.parameters or "reduction" not in subject.parameters:
         return
     cases = []
     for case, _ in random_cases(subject, 32):
@@ -208,9 +211,31 @@ def test_weights_of_one_change_nothing_and_weight_zero_drops_the_anchor(subject)
 
 
 @each_loss
+def test_weights_of_any_scale_give_one_value_where_there_is_no_reduction(subject):
+    if "weights" not in subject.parameters or "reduction" in subject.parameters:
+        return
+    cases = [c for c, _ in random_cases(subject, 64)]
+    # The second half has weights of 1, which is what leaving them out means.
+    ones = [{**case, "weights": np.ones(ROWS)} for case in cases[:32]]
+    tiny = [{**case, "weights": 2.0**-20 * case["weights"]} for case in cases[32:]]
+    absent = [{k: v for k, v in c.items() if k != "weights"} for c in cases[:32]]
+    plain = run(subject, ones + cases[32:], "float64")
+    others = run(subject, absent, "float64") + run(subject, tiny, "float64")
+    for one, two in zip(plain, others, strict=True):
+        assert_close(two["value"], one["value"], "float64")
+        grads = two["grad"]["embeddings"], one["grad"]["embeddings"]
+        assert_close(*grads, "float64")
+
+
+@each_loss
 def test_statistics_of_parts_of_a_batch_add_up(subject):
     """Anchors in two halves against all rows, ids in place of self exclusion."""
     if not subject.has_references or "reduction" not in subject.parameters:
+        return
+    # The part decides what is first, what the anchors are compared with, what is self.
+    if not subject.oracle.order_free or subject.is_paired or subject.oracle.has_self:
+        return
+    if not subject.oracle.is_additive:
         return
     empty = REFERENCES - ROWS
     parts, wholes = [], []

@@ -84,7 +84,9 @@ def programs(subject) -> list:
     """Return every equation of a loss's gradient program, inner programs included."""
     case = full_case(subject)
     arrays = {k: jnp.asarray(v) for k, v in case.items() if k != "hyper"}
-    wide = {k: (ROWS, 64) for k in ("embeddings",)} | {"proxies": (NUM_CLASSES, 64)}
+    proxies = subject.oracle.proxies_shape(NUM_CLASSES, 64)
+    wide = {"embeddings": (ROWS, 64), "ref_embeddings": (ROWS, 64)}
+    wide["proxies"] = proxies
     for name in set(arrays) & set(wide):
         arrays[name] = jnp.ones(wide[name])
 
@@ -155,7 +157,9 @@ sizes = {sizes}
 case = lambda n: {{
     "embeddings": jax.ShapeDtypeStruct((n, 32), jnp.float32),
     "labels": jax.ShapeDtypeStruct((n,), jnp.int32),
-    "proxies": jax.ShapeDtypeStruct((100, 32), jnp.float32),
+    "proxies": jax.ShapeDtypeStruct(
+        subject.oracle.proxies_shape(100, 32), jnp.float32
+    ),
 }}
 keys = ["embeddings", "labels"] + ["proxies"] * ("proxies" in subject.parameters)
 for n in sizes:

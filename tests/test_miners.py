@@ -11,6 +11,7 @@ import oracles
 import pytest
 from cases import REFERENCES
 from degenerate import DIM, ROWS
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmetric as jm
 
@@ -32,54 +33,59 @@ def random_case(rng, *, mode):
     return case
 
 
-@functools.cache
-def compiled(name, options):
-    miner = functools.partial(getattr(jm.miners, name), **dict(options))
-    return jax.jit(lambda case: miner(**case))
+# Rows 0, 1, .., 8 of one coordinate; row 5 is alone in its class.
+LINE = jnp.arange(9.0)[:, None]
+LINE_LABELS = jnp.array([0, 0, 1, 1, 0, 2, 1, 1, 1])
+ANCHORS = [0, 1, 2, 3, 4, 6, 7, 8]
 
 
-def mined(name, case, **options):
-    return compiled(name, tuple(options.items()))(case)
+@pytest.mark.parametrize(
+    ("positive", "negative", "expected"),
+    [
+        ("hard", "hard", (ANCHORS, [4, 4, 8, 8, 0, 2, 2, 2], [2, 2, 1, 4, 3, 5, 5, 5])),
+        (
+            "easy",
+            "semihard",
+            (ANCHORS, [1, 0, 3, 2, 1, 7, 6, 7], [2, 3, 0, 1, 8, 4, 5, 5]),
+        ),
+        ("hard", "semihard", ([0, 1, 6, 7, 8], [4, 4, 2, 2, 2], [5, 5, 1, 1, 1])),
+        ("semihard", "hard", ([0, 7, 8], [1, 6, 6], [2, 5, 5])),
+        ("easy", "easy", (ANCHORS, [1, 0, 3, 2, 1, 7, 6, 7], [8, 8, 5, 0, 8, 0, 0, 0])),
+    ],
+)
+def test_hand_values(positive, negative, expected):
+    found = jm.miners.batch_easy_hard(
+        LINE, LINE_LABELS, positive=positive, negative=negative
+    )
+    kept = np.asarray(found.valid)
+    for index, values in zip(found[:3], expected, strict=True):
+        np.testing.assert_array_equal(index[kept], values)
+    if (positive, negative) == ("hard", "hard"):
+        for one, two in zip(
+            found, jm.miners.batch_hard(LINE, LINE_LABELS), strict=True
+        ):
+            np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("mode", ["self", "ref"])
-@pytest.mark.parametrize("name", ["batch_hard", "semi_hard"])
-@pytest.mark.parametrize("block_size", [None, 3])
-def test_miner_equals_loops(name, mode, block_size):
-    rng = np.random.default_rng(0)
-    oracle = getattr(oracles, f"mined_{name}")
-    num_valid = 0
-    for _ in range(40):
-        case = random_case(rng, mode=mode)
-        found = mined(name, case, block_size=block_size)
-        expected = [np.asarray(a) for a in zip(*oracle(case), strict=True)]
-        num_valid += int(expected[3].sum())
-        for slot, answer in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(slot, answer)
-    assert num_valid > 100
+def test_angles_by_hand():
+    # Seen from above the middle of a pair of width 2 at height h: atan(1 / h).
+    x = jnp.array([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    labels = jnp.array([0, 0, 1, 2])
+    for angle, negatives in ((44.9, [2, 3]), (45.1, [3]), (89.9, [3]), (90.0, [])):
+        found = jm.miners.angular(x, labels, angle=angle, size=4)
+        kept = np.asarray(found.valid)
+        np.testing.assert_array_equal(found.negative[kept], negatives * 2)
 
 
-def test_hand_values():
-    x = jnp.arange(9.0)[:, None]
-    y = jnp.array([0, 0, 1, 1, 0, 2, 1, 1, 1])
-    a, p, n, valid = jm.miners.batch_hard(x, y)
-    kept = np.asarray(valid)
-    np.testing.assert_array_equal(a[kept], [0, 1, 2, 3, 4, 6, 7, 8])
-    np.testing.assert_array_equal(p[kept], [4, 4, 8, 8, 0, 2, 2, 2])
-    np.testing.assert_array_equal(n[kept], [2, 2, 1, 4, 3, 5, 5, 5])
-
-
-def test_size_keeps_the_first_valid_slots():
-    case = random_case(np.random.default_rng(1), mode="self")
-    full = mined("semi_hard", case)
-    valid = np.flatnonzero(full.valid)
-    for size in (3, valid.size + 4):
-        kept = mined("semi_hard", case, size=size)
-        count = min(size, valid.size)
-        for some, every in zip(kept, full, strict=True):
-            np.testing.assert_array_equal(some[:count], every[valid[:count]])
-        assert not kept.valid[count:].any()
-        assert not kept.anchor[count:].any()
+def test_a_share_that_is_a_whole_number_but_for_rounding():
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(11, 3)), jnp.float32)
+    labels = jnp.zeros(11, jnp.int32)
+    for fraction, count in ((0.1, 11), (0.3, 33), (0.7, 77), (0.0, 0), (1.0, 110)):
+        assert (
+            int(jm.miners.hard_pairs(x, labels, fraction=fraction).valid.sum()) == count
+        )
+    # One more than a tenth of 110 is asked for.
+    assert int(jm.miners.hard_pairs(x, labels, fraction=0.101).valid.sum()) == 12
 
 
 def test_mined_triplets_give_the_mined_loss():
@@ -118,6 +124,36 @@ def test_random_triplets_follow_their_distribution(mode):
         assert abs(counts[triplet] - draws * p) < 5 * np.sqrt(draws * p) + 1
 
 
+@pytest.mark.parametrize(
+    "name", ["batch_easy_hard", "distance_weighted", "multi_similarity", "angular"]
+)
+def test_sharded_anchors_choose_what_they_choose_on_one_device(name):
+    rng, rows = np.random.default_rng(5), 16
+    x = jnp.asarray(rng.normal(size=(rows, 3)) + [2.0, 0.0, 0.0], jnp.float32)
+    y = jnp.asarray(rng.integers(0, 5, rows), jnp.int32)
+    key = [jax.random.key(0)] if name == "distance_weighted" else []
+    miner = functools.partial(getattr(jm.miners, name), *key)
+    sized = {} if name in ("batch_easy_hard", "distance_weighted") else {"size": 200}
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    shard = PartitionSpec("data")
+    with jax.set_mesh(mesh):
+        arrays = jax.device_put((x, y), NamedSharding(mesh, shard))
+        mapped = jax.shard_map(
+            lambda x, y: miner(x, y, axis_name="data", block_size=1, **sized),
+            mesh=mesh,
+            in_specs=(shard, shard),
+            out_specs=shard,
+        )
+        anchor, *others, valid = map(np.asarray, jax.jit(mapped)(*arrays))
+    # Anchors are numbered on their device, which has two.
+    anchor = anchor + np.repeat(np.arange(8) * 2, anchor.size // 8)
+    found = set(zip(*(a[valid].tolist() for a in (anchor, *others)), strict=True))
+    *indices, valid = map(np.asarray, miner(x, y))
+    expected = set(zip(*(a[valid].tolist() for a in indices), strict=True))
+    assert found == expected
+    assert len(expected) > 8
+
+
 def test_no_triplet_is_no_valid_slot():
     for labels in ([0, 0, 0], [0, 1, 2], [4]):
         drawn = jm.miners.random_triplets(
@@ -134,5 +170,21 @@ def test_bad_arguments_are_told():
     key, labels = jax.random.key(0), jnp.array([0, 1])
     with pytest.raises(ValueError, match="`num_triplets` must be a positive int"):
         jm.miners.random_triplets(key, labels, num_triplets=0)
+    x = jnp.ones((2, 2))
     with pytest.raises(ValueError, match="semi_hard: `size` must be a positive int"):
-        jm.miners.semi_hard(jnp.ones((2, 2)), labels, size=-1)
+        jm.miners.semi_hard(x, labels, size=-1)
+    with pytest.raises(ValueError, match=r"pair_margin: `size` must be at most 1073"):
+        jm.miners.pair_margin(x, labels, size=2**31)
+    with pytest.raises(ValueError, match="`negative` must be 'easy' or 'hard' where"):
+        jm.miners.batch_easy_hard(x, labels, positive="semihard")
+    with pytest.raises(ValueError, match="`positive` must be one of 'easy', 'hard'"):
+        jm.miners.batch_easy_hard(x, labels, positive="all")
+    bad: Any = 0.5
+    with pytest.raises(ValueError, match="`positive_range` must be two numbers"):
+        jm.miners.batch_easy_hard(x, labels, positive_range=bad)
+    with pytest.raises(ValueError, match="triplet_margin: `kind` must be one of"):
+        jm.miners.triplet_margin(x, labels, kind="semi-hard")
+    with pytest.raises(ValueError, match="`num_bins` must be a positive int"):
+        jm.miners.uniform_histogram(key, x, labels, num_bins=0)
+    with pytest.raises(ValueError, match="distance_weighted: `cutoff` must be > 0"):
+        jm.miners.distance_weighted(key, x, labels, cutoff=0.0)

@@ -12,8 +12,20 @@ import pytest
 import jaxmetric as jm
 
 # Importing these needs neither Flax nor Optax.
-FLOORS = ["jaxmetric.losses", "jaxmetric.miners", "jaxmetric.retrieval"]
-GEOMETRY = ["l2_normalize", "paired_distance", "pairwise_distance", "reduce"]
+FLOORS = [
+    "jaxmetric.losses",
+    "jaxmetric.miners",
+    "jaxmetric.regularizers",
+    "jaxmetric.retrieval",
+]
+GEOMETRY = [
+    "l2_normalize",
+    "mine_dataset",
+    "paired_distance",
+    "pairwise_distance",
+    "reduce",
+    "relation_from_multi_hot",
+]
 
 
 def _functions() -> dict[str, Any]:
@@ -59,6 +71,8 @@ def test_the_names_of_the_top_level_are_there():
     assert set(jm.LossStats._fields) == {"total", "num_terms", "num_active"}
     assert jm.Triplets._fields == ("anchor", "positive", "negative", "valid")
     assert jm.Pairs._fields == ("anchor", "other", "is_positive", "valid")
+    assert jm.HardNegatives._fields == ("ids", "similarities", "valid")
+    assert jm.Relation._fields == ("positive", "negative")
 
 
 @each_function

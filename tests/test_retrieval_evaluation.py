@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+import sklearn.metrics
 import tolerances
 from jax.sharding import PartitionSpec
 
@@ -47,6 +48,11 @@ def oracle(x, labels, y=None, ref_labels=None, *, ks=KS, name="euclidean", where
         score["mean_average_precision_at_r"] = (
             math.fsum(t for t, w in zip(terms, within, strict=True) if w) / num_relevant
         )
+        trapezoids = [
+            (hits / rank + ((hits - 1) / (rank - 1) if rank > 1 else 1)) / 2
+            for hits, rank in enumerate(ranks_, 1)
+        ]
+        score["mean_average_precision_trapezoid"] = math.fsum(trapezoids) / num_relevant
         score["mean_reciprocal_rank"] = 1 / ranks_[0]
         scores.append(score)
     means = {k: math.fsum(s[k] for s in scores) / len(scores) for k in scores[0]}
@@ -67,7 +73,8 @@ def evaluate_with(
     arguments: dict[str, Any] = dict(where=None, ref_where=None, axis_name=None)
     arguments |= options | dict(distance=distance)
     comparison = sides.compare("evaluate", x, labels, None, None, **arguments)
-    metrics = evaluation._evaluate(comparison, (KS, block_size, most_counted))
+    options = (KS, "mean", block_size, most_counted)
+    metrics = evaluation._evaluate(comparison, options)
     names = [f"recall_at_{k}" for k in KS] + list(evaluation._NAMES)
     return {name: metrics[name] for name in names}
 
@@ -84,7 +91,9 @@ def test_values_by_hand():
     metrics = retrieval.evaluate(x, jnp.array([0, 0, 1, 1]), ks=(1, 2))
     expected = {"recall_at_1": 3 / 4, "recall_at_2": 3 / 4, "precision_at_1": 3 / 4}
     expected |= {"r_precision": 3 / 4, "mean_average_precision": 5 / 6}
-    expected |= {"mean_average_precision_at_r": 3 / 4, "mean_reciprocal_rank": 5 / 6}
+    expected |= {"mean_average_precision_at_r": 3 / 4}
+    expected |= {"mean_average_precision_trapezoid": (3 + 1 / 6) / 4}
+    expected |= {"mean_reciprocal_rank": 5 / 6}
     check(metrics, expected | {"num_queries": 4}, tolerances.PRINTED["hand"])
 
 
@@ -98,6 +107,8 @@ def test_values_of_a_list_worked_out_on_paper():
     expected = {"recall_at_1": 0, "recall_at_2": 1, "precision_at_1": 0}
     expected |= {"r_precision": 2 / 3, "mean_average_precision": precision}
     expected |= {"mean_average_precision_at_r": (1 / 2 + 2 / 3) / 3}
+    before = (0 / 1 + 1 / 2 + 2 / 4) / 3
+    expected |= {"mean_average_precision_trapezoid": (precision + before) / 2}
     check(metrics, expected | {"mean_reciprocal_rank": 1 / 2, "num_queries": 1}, 1e-6)
 
 
@@ -160,6 +171,54 @@ def test_block_size_changes_no_bit(dim):
     for block_size in (1, 7) if dim == 3 else (29,):
         metrics = retrieval.evaluate(x, labels, block_size=block_size)
         check(metrics, whole, 0)
+
+
+def test_metrics_of_each_query_average_to_the_metrics():
+    x, labels = whole_rows(11, 30, 3, 4)
+    labels[3], where = 77, np.arange(30) != 5
+    each = retrieval.evaluate(x, labels, where=where, reduction="none")
+    mean = retrieval.evaluate(x, labels, where=where)
+    assert list(each) == list(mean)
+    is_counted = np.asarray(each.pop("num_queries"))
+    # A class of its own, and a row that does not exist.
+    assert np.flatnonzero(is_counted == 0).tolist() == [3, 5]
+    assert mean["num_queries"] == is_counted.sum()
+    for name, values in each.items():
+        assert values.shape == (30,)
+        assert np.array_equal(np.isnan(values), is_counted == 0)
+        assert abs(np.nanmean(values) - mean[name]) < 1e-6, name
+        assert values[0] == pytest.approx(one_query(x, labels, where)[name])
+    x[0, 0] = np.nan
+    broken = retrieval.evaluate(x, labels, where=where, reduction="none")
+    assert np.array_equal(broken.pop("num_queries"), is_counted)
+    assert all(np.isnan(values).all() for values in broken.values())
+
+
+def one_query(x, labels, where):
+    """Return the metrics of the first row, as one query against the others."""
+    others = np.flatnonzero(where)[1:]
+    return oracle(
+        x[:1].tolist(), labels[:1], x[others].tolist(), labels[others].tolist()
+    )
+
+
+def test_average_precision_is_that_of_scikit_learn():
+    rng = np.random.default_rng(12)
+    x, y = rng.normal(size=(23, 6)), rng.normal(size=(31, 6))
+    labels, ref_labels = np.arange(23) % 4, np.arange(31) % 4
+    distances = np.linalg.norm(x[:, None] - y[None], axis=-1)
+    expected = [
+        sklearn.metrics.average_precision_score(ref_labels == label, -row)
+        for label, row in zip(labels, distances, strict=True)
+    ]
+    found = retrieval.evaluate(
+        x.astype(np.float32),
+        labels,
+        y.astype(np.float32),
+        ref_labels,
+        reduction="none",
+    )
+    np.testing.assert_allclose(found["mean_average_precision"], expected, atol=1e-6)
 
 
 def test_ties_count_against():
@@ -369,17 +428,11 @@ def test_sizes_past_the_width_of_fused_loops():
     assert abs(metrics["mean_average_precision"] - np.mean(precision)) < 1e-6
 
 
-def test_sums_of_many_queries_stay_exact():
-    rng = np.random.default_rng(10)
-    for n in (60_000, 2**20 + 5):
-        values = rng.random(n).astype(np.float32)
-        fixed = evaluation._fixed_point(jnp.asarray(values))
-        total = evaluation._sum_fixed_point(fixed, jnp.dtype(jnp.float32))
-        mean = math.fsum(values.tolist()) / n
-        assert abs(float(total) / n - mean) < 2e-7
-
-
 BAD_CALLS = {
+    "reduction": (
+        dict(reduction="sum"),
+        "evaluate: `reduction` must be one of 'mean', 'none', got 'sum'. Use 'mean'.",
+    ),
     "ks": (
         dict(ks=(1, 0)),
         "evaluate: `ks` must hold positive ints, got 0. Use ks=(1, 2, 4, 8).",

@@ -9,9 +9,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxmetric as jm
 
 LOSSES = [
+    "angular_loss",
     "batch_all_triplet_loss",
     "batch_hard_triplet_loss",
     "contrastive_loss",
+    "coupled_clusters_loss",
+    "dynamic_soft_margin_loss",
+    "equidistant_triplet_loss",
+    "lossless_triplet_loss",
+    "margin_loss",
     "nt_xent_loss",
     "semi_hard_triplet_loss",
     "supervised_contrastive_loss",

@@ -1,4 +1,4 @@
-"""The command line: `jaxmetric train`, `jaxmetric eval`, `jaxmetric embed`.
+"""The command line: `jaxmetric train`, `eval`, `embed` and `sweep`.
 
 Exit codes: 0 done; 1 anything unforeseen or a diverged run, with the log saved; 2 a
 mistake in the arguments or the data, told in one line; 130 interrupted, with a
@@ -24,6 +24,7 @@ _COMMANDS = {
     "train": "train an embedding, and show how well it retrieves unseen classes",
     "eval": "measure how well a run retrieves",
     "embed": "write the embeddings of a data set",
+    "sweep": "train many models at once, and keep the best",
 }
 _HELP = (
     "usage: jaxmetric COMMAND [OPTIONS]\n\nDeep metric learning in JAX.\n\ncommands:\n"
@@ -62,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     """Run a command; every mistake becomes a line and an exit code."""
     if not arguments:
-        return _refuse("a command is missing. Use train, eval or embed; see --help.")
+        return _refuse(
+            "a command is missing. Use train, eval, embed or sweep; see --help."
+        )
     command, *rest = arguments
     if command in ("-h", "--help", "help"):
         print(_HELP, end="")
@@ -75,7 +78,7 @@ def _main(arguments: list[str]) -> int:
     if command not in _COMMANDS:
         from jaxmetric.cli.values import suggestion
 
-        hint = suggestion(command, _COMMANDS) or "Use train, eval or embed."
+        hint = suggestion(command, _COMMANDS) or "Use train, eval, embed or sweep."
         return _refuse(f"{command!r} is no command. {hint}")
     try:
         from jaxmetric.cli.errors import DivergedError, UsageError
@@ -116,7 +119,12 @@ def _main(arguments: list[str]) -> int:
 
 def _dispatch(command: str, arguments: list[str], interrupts: Any) -> None:
     """Parse the arguments of a command and run it."""
-    from jaxmetric.cli.options import EmbedOptions, EvalOptions, TrainOptions
+    from jaxmetric.cli.options import (
+        EmbedOptions,
+        EvalOptions,
+        SweepOptions,
+        TrainOptions,
+    )
     from jaxmetric.cli.parsing import parse
 
     prog = f"jaxmetric {command}"
@@ -126,6 +134,11 @@ def _dispatch(command: str, arguments: list[str], interrupts: Any) -> None:
         from jaxmetric.cli.train import train
 
         train(options, shlex.join(["jaxmetric", command, *arguments]), interrupts)
+    elif command == "sweep":
+        options = parse(SweepOptions, arguments, prog=prog, default=None)
+        from jaxmetric.cli.sweep import sweep
+
+        sweep(options, shlex.join(["jaxmetric", command, *arguments]), interrupts)
     elif command == "eval":
         options = parse(EvalOptions, arguments, prog=prog, default=None)
         from jaxmetric.cli.evaluate import evaluate

@@ -95,13 +95,13 @@ def write_curves(
         if data:
             drawn.append((panel, data))
     switch = _switch_step(records)
-    with _drawing():
+    with drawing():
         from matplotlib.figure import Figure
 
         if not drawn:
             figure = Figure(figsize=(4, 1.2))
             figure.text(0.5, 0.5, "No step was recorded.", ha="center", va="center")
-            _save(figure, path)
+            save(figure, path)
             return
         num_columns = 2 if len(drawn) == 4 else len(drawn)
         num_rows = len(drawn) // num_columns
@@ -116,7 +116,7 @@ def write_curves(
                 f"dotted line: the metric loss takes over from softmax, step {switch:,}"
             )
             figure.suptitle(note, fontsize=9, color=_GREY)
-        _save(figure, path)
+        save(figure, path)
 
 
 def write_gallery(
@@ -156,7 +156,7 @@ def write_gallery(
     _check_gallery(inputs, neighbors, queries, distances)
     is_right = labels[neighbors] == labels[queries][:, None]
     pictures = to_pictures(inputs, np.column_stack([queries, neighbors]))
-    with _drawing():
+    with drawing():
         captions = []
         for q, query in enumerate(queries):
             captions.append([wrap(class_names[int(labels[query])])])
@@ -166,7 +166,7 @@ def write_gallery(
                     mark += f" {distances[q][j]:.2f}"
                 name = [] if is_right[q, j] else wrap(class_names[int(labels[row])])
                 captions[-1].append([mark, *name])
-        _save(draw_gallery(pictures, captions, is_right), path)
+        save(draw_gallery(pictures, captions, is_right), path)
 
 
 def _series(
@@ -278,7 +278,7 @@ def _check_gallery(
 
 
 @contextmanager
-def _drawing() -> Iterator[None]:
+def drawing() -> Iterator[None]:
     """Draw in Matplotlib's own style, silent about characters that no font has."""
     import matplotlib.style
 
@@ -287,7 +287,7 @@ def _drawing() -> Iterator[None]:
         yield
 
 
-def _save(figure: "Figure", path: str | os.PathLike[str]) -> None:
+def save(figure: "Figure", path: str | os.PathLike[str]) -> None:
     """Write a PNG under another name and rename it, so that it is never half there."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

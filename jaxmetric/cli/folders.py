@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,12 @@ CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 CURVES, GALLERY, CHECKPOINTS = "curves.png", "gallery.png", "checkpoints"
 
 
-def check_out(out: str | None) -> None:
+def check_out(out: str | None, *, can_resume: bool = True) -> None:
     """Require that the folder of a new run can be made.
+
+    Args:
+      out: its path, None for a free one.
+      can_resume: whether one that is there already might be gone on with.
 
     Raises:
       UsageError: it exists, or its parents cannot hold it.
@@ -26,9 +30,10 @@ def check_out(out: str | None) -> None:
         return
     path = Path(out)
     if not out.strip() or path.exists() or path.is_symlink():
+        hint = f", or go on with it: jaxmetric train --resume {shlex.quote(out)}"
         raise UsageError(
-            f"--out {out or repr(out)}: exists already. Choose another name, or go on "
-            f"with it: jaxmetric train --resume {shlex.quote(out)}"
+            f"--out {out or repr(out)}: exists already. Choose another name"
+            f"{hint if can_resume else '.'}"
         )
 
 
@@ -43,6 +48,20 @@ def make_folder(out: str | None, name: str, config: Mapping[str, Any]) -> Path:
     Raises:
       UsageError: it exists, or cannot be made.
     """
+    return make_whole(out, name, lambda path: write_config(path / CONFIG, config))
+
+
+def make_whole(out: str | None, name: str, fill: Callable[[Path], None]) -> Path:
+    """Make a folder that is not there before all is in it.
+
+    Args:
+      out: its path; None for runs/{name}-{n} with the next free n.
+      name: of the data.
+      fill: writes what belongs into the folder that it is given.
+
+    Raises:
+      UsageError: it exists, or cannot be made.
+    """
     safe = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
     parent = Path("runs") if out is None else Path(out).absolute().parent
     temporary = None
@@ -50,7 +69,7 @@ def make_folder(out: str | None, name: str, config: Mapping[str, Any]) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
         temporary.chmod(0o777 & ~_umask())
-        write_config(temporary / CONFIG, config)
+        fill(temporary)
         n = 1
         while True:
             path = Path(out) if out is not None else parent / f"{safe}-{n}"

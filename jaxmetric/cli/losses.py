@@ -18,6 +18,10 @@ from jaxmetric.cli.values import suggestion
 _ARRAYS = ("embeddings", "labels")
 # What training sets itself, or has no use for.
 _NOT_OPTIONS = {"where", "weights", "ids", "block_size", "precision", "axis_name"}
+# What a loss remembers from batch to batch: the step carries no state of a loss.
+_NOT_OPTIONS |= {"momentum", "return_histogram"}
+# Losses of several proxies a class: no signature says how many, so the papers do.
+_NUM_CENTERS = {"soft_triple_loss": 10, "subcenter_arcface_loss": 3}
 
 
 class Loss(NamedTuple):
@@ -28,6 +32,7 @@ class Loss(NamedTuple):
       hyper: the hyper-parameters that differ from the defaults.
       settings: all hyper-parameters that it takes, by name.
       has_proxies: whether it takes `proxies` after the labels.
+      num_centers: how many proxies each class has, None for one and no axis for it.
       has_ids: whether it takes `ids`.
       has_stats: whether `reduction="none"` gives its `LossStats`.
     """
@@ -36,12 +41,15 @@ class Loss(NamedTuple):
     hyper: Mapping[str, Any]
     settings: Mapping[str, Any]
     has_proxies: bool
+    num_centers: int | None
     has_ids: bool
     has_stats: bool
 
     def loss_fn(self) -> Callable[..., Any]:
         """Return what a training step minimises, see `make_train_step`."""
-        function = functools.partial(getattr(jm.losses, self.name), **self.hyper)
+        # The number of centers is in the shape of the proxies, not an argument.
+        hyper = {k: v for k, v in self.hyper.items() if k != "num_centers"}
+        function = functools.partial(getattr(jm.losses, self.name), **hyper)
         reduction: Any = self.settings.get("reduction")
 
         def loss_fn(
@@ -83,6 +91,12 @@ def hyper_parameters() -> dict[str, tuple[Any, str]]:
     }
 
 
+def numbers_of(name: str) -> dict[str, float]:
+    """Return the hyper-parameters of a loss that may be any number, with defaults."""
+    parameters = _parameters(_function_name(name))
+    return {key: value for key, (kind, value) in parameters.items() if kind is float}
+
+
 def resolve(name: str, chosen: Mapping[str, Any]) -> Loss:
     """Return the loss of a name, `_loss` and `_triplet_loss` optional.
 
@@ -104,6 +118,8 @@ def resolve(name: str, chosen: Mapping[str, Any]) -> Loss:
                 f"{_flag(key)} is no option of the loss {_short(function_name)}. "
                 f"It takes {taken}."
             )
+        if parameters[key][0] is int:
+            hyper[key] = _whole(key, hyper[key])
     settings = {key: default for key, (_, default) in parameters.items()} | hyper
     _check_values(function_name, settings, hyper)
     signature = inspect.signature(getattr(jm.losses, function_name)).parameters
@@ -113,6 +129,7 @@ def resolve(name: str, chosen: Mapping[str, Any]) -> Loss:
         hyper,
         settings,
         has_proxies="proxies" in signature,
+        num_centers=settings.get("num_centers"),
         has_ids="ids" in signature,
         has_stats=reduction is not None and "none" in get_args(reduction.annotation),
     )
@@ -163,6 +180,11 @@ def _check_values(
                 f"{_flag(name)} must be at most 2 for the cosine distance, which ends "
                 f"there, got {value:g}. Use 0.1 to 0.5."
             )
+        if name == "num_centers" and value < 1:
+            raise UsageError(
+                f"{_flag(name)} must be at least 1, got {value}. "
+                f"The default is {_NUM_CENTERS[loss]}."
+            )
         if name == "temperature" and value <= 0:
             raise UsageError(
                 f"{_flag(name)} must be > 0, got {value:g}. "
@@ -173,6 +195,16 @@ def _check_values(
             "--margin has no effect with --soft, which puts a softplus in its place. "
             "Leave one of them out."
         )
+
+
+def _whole(name: str, value: float) -> int:
+    """Return an option as an int; other losses may take any number under its name."""
+    if value != int(value):
+        raise UsageError(
+            f"{_flag(name)} must be a whole number, got {value:g}. "
+            f"Use {max(round(value), 1)}."
+        )
+    return int(value)
 
 
 def _trainable() -> Iterator[str]:
@@ -198,6 +230,8 @@ def _parameters(loss: str) -> dict[str, tuple[Any, Any]]:
             kind = _kind(p.annotation, p.default)
             if kind is not None:
                 found[p.name] = (kind, p.default)
+    if loss in _NUM_CENTERS:
+        found["num_centers"] = (int, _NUM_CENTERS[loss])
     return found
 
 

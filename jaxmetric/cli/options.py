@@ -158,6 +158,50 @@ NOT_SETTINGS = ("out", "resume", "config", "plain")
 
 
 @dataclass(frozen=True)
+class GridOptions:
+    """Grid: what the models differ in; every combination is a model.
+
+    Values are numbers between commas, or START:STOP:COUNT, both ends included.
+    """
+
+    margins: str | None = None
+    """Margins of the loss. auto: 0.05:1.0:16, if nothing of the loss is varied."""
+    temperatures: str | None = None
+    """Temperatures of the loss."""
+    vary: Annotated[tuple[str, ...] | None, conf.arg(metavar="NAME=VALUES ...")] = None
+    """Any other numbers of the loss, as in scale=16,32,64 or gamma=32:128:4."""
+    learning_rates: str | None = None
+    """Greatest step sizes."""
+    seeds: str = "0"
+    """Of the parameters, the batches and the augmentation."""
+    together: int | None = None
+    """Models that are computed at once; all others take turns within the program,
+    which bounds the memory. auto: 16, but 1 for images above 16 pixels, whose
+    convolutions fill the processor alone."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Train many models at once, and compare how well they retrieve unseen classes.
+
+    Data, split, defaults and words are those of `train`. Without arguments: 16 margins
+    on handwritten digits.
+    """
+
+    data: DataOptions = field(default_factory=DataOptions)
+    grid: GridOptions = field(default_factory=GridOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    optimization: OptimizationOptions = field(default_factory=OptimizationOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    out: str | None = None
+    """Folder of the sweep, which must not exist. auto: runs/DATA-sweep-N, the next
+    free N."""
+    plain: bool = False
+    """Whether to print plain lines on a terminal too."""
+
+
+@dataclass(frozen=True)
 class EvalOptions:
     """Measure how well a run retrieves: on its held-out classes, or on other data."""
 

@@ -58,8 +58,10 @@ class Program:
       loss: the one of the options, resolved.
       train: what is trained on.
       sampler: which rows make a batch.
+      data: `train` on the device, from another program; None puts it there.
 
     Attributes:
+      data: [n, ...] inputs and [n] labels on the device.
       embed_fn: of raw inputs, without augmentation.
       phases: first to last.
       total_steps: of all phases.
@@ -76,6 +78,8 @@ class Program:
         loss: Loss,
         train: jm.data.Dataset,
         sampler: jm.data.ClassSampler,
+        *,
+        data: tuple[jax.Array, jax.Array] | None = None,
     ):
         self.options, self.sampler = options, sampler
         self.num_classes = train.num_classes
@@ -85,7 +89,9 @@ class Program:
         )
         self.phases = _phases(options, loss, sampler.steps_per_epoch)
         self.total_steps = self.phases[-1].stop
-        self._data = (jnp.asarray(train.inputs), jnp.asarray(train.labels))
+        if data is None:
+            data = (jnp.asarray(train.inputs), jnp.asarray(train.labels))
+        self.data = data
         self._traced: dict[str, Any] = {}
 
     def phase_at(self, step: int) -> Phase:
@@ -122,7 +128,7 @@ class Program:
         for phase in self.phases:
             step = jax.jit(self._step(phase), donate_argnums=0)
             state = self.state_like(phase.start)
-            self._traced[phase.name] = step.trace(state, *self._data, self.batch(0))
+            self._traced[phase.name] = step.trace(state, *self.data, self.batch(0))
 
     def compile(self, phase: Phase) -> StepFn:
         """Compile the traced step of a phase: (state, rows) -> (state, metrics).
@@ -132,7 +138,7 @@ class Program:
         and no others, so there is one compilation a phase by construction.
         """
         compiled = self._traced[phase.name].lower().compile()
-        return lambda state, rows: compiled(state, *self._data, rows)
+        return lambda state, rows: compiled(state, *self.data, rows)
 
     def batch(self, step: int) -> np.ndarray:
         """Return the row ids of the batch of a step of the run."""
@@ -172,7 +178,12 @@ class Program:
 
         # A stream of its own: the encoder has taken its parameters from the seed.
         rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(self.options.run.seed), 1))
-        head = jm.models.ProxyHead(self.num_classes, self.model["dim"], rngs=rngs)
+        head = jm.models.ProxyHead(
+            self.num_classes,
+            self.model["dim"],
+            num_centers=phase.loss.num_centers,
+            rngs=rngs,
+        )
         return head.proxies[...]
 
 

@@ -1,16 +1,12 @@
 """`jaxmetric train`: from options to a finished run, or from a cut run to its end."""
 
-import platform
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 import jaxmetric as jm
-from jaxmetric.cli import configs, folders, measure, summary
+from jaxmetric.cli import configs, folders, measure, outcome, summary
 from jaxmetric.cli.errors import DivergedError, UsageError
 from jaxmetric.cli.loop import Loop
 from jaxmetric.cli.options import TrainOptions
@@ -18,8 +14,6 @@ from jaxmetric.cli.prepare import Prepared, prepare
 from jaxmetric.cli.progress import Progress
 from jaxmetric.cli.records import Log
 from jaxmetric.cli.signals import Interrupted, Interrupts
-
-_GALLERY_QUERIES, _GALLERY_NEIGHBORS = 8, 8
 
 
 def train(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
@@ -88,7 +82,7 @@ def _run(
     is_resumed: bool,
 ) -> None:
     """Train in a folder that is ours, from its newest checkpoint or the beginning."""
-    identity = _identity(prepared)
+    identity = outcome.identity(prepared)
     step = _checked_step(folder, identity) if is_resumed else 0
     with Log(folder / folders.METRICS, step=step) as log:
         loop = Loop(
@@ -115,7 +109,7 @@ def _run(
                 f"{folder}: {error}. The log is in {folder / folders.METRICS}. Try a "
                 "lower --learning-rate."
             ) from error
-        told = _summary(prepared, loop, command) | blocks
+        told = outcome.describe(prepared, loop, command) | blocks
         with interrupts.held():
             summary.write_summary(folder / folders.SUMMARY, told)
     _tell_end(prepared, folder, loop, blocks)
@@ -137,20 +131,8 @@ def _train(
     if untrained is None:
         state, evaluate = prepared.program.initial_state(), _evaluation(prepared)
         untrained = evaluate(state.params, state.model_state)
-    _write_figures(prepared, folder, log, loop)
+    outcome.write_figures(prepared, folder, log.records, loop.state)
     return {"untrained": untrained, "pixels": pixels, "trained": trained}
-
-
-def _identity(prepared: Prepared) -> dict[str, Any]:
-    """Return what every checkpoint tells of its run, to be compared on resumption."""
-    split = prepared.split
-    return {
-        "config": prepared.config,
-        "config_sha256": configs.fingerprint(prepared.config),
-        "data_sha256": split.sha256,
-        "class_names": list(split.train.class_names),
-        "held_out": list(split.held_out.class_names),
-    }
 
 
 def _evaluation(prepared: Prepared) -> Any:
@@ -194,76 +176,6 @@ def _checked_step(folder: Path, identity: Mapping[str, Any]) -> int:
             "not in its classes. Restore it, or begin a new run."
         )
     return step
-
-
-def _write_figures(prepared: Prepared, folder: Path, log: Log, loop: Loop) -> None:
-    """Write the curves and, for images, queries with their neighbours."""
-    from jaxmetric.cli import figures
-
-    curves = [r for r in log.records if r.get("kind") in ("train", "eval")]
-    figures.write_curves(folder / folders.CURVES, curves)
-    held_out = prepared.split.held_out
-    if not held_out.is_image or len(held_out) < 2:
-        return
-    assert held_out.labels is not None
-    rows = _gallery_rows(held_out.labels)
-    k = min(_GALLERY_NEIGHBORS, len(held_out) - 1)
-    embed = measure.embedder(prepared.program.embed_fn)
-    embeddings = embed(loop.state.params, loop.state.model_state, held_out.inputs)
-    indices, distances = measure.neighbors_of(embeddings, rows, k)
-    figures.write_gallery(
-        folder / folders.GALLERY,
-        inputs=held_out.inputs,
-        labels=held_out.labels,
-        class_names=held_out.class_names,
-        neighbor_indices=indices,
-        query_rows=rows,
-        distances=distances,
-    )
-
-
-def _gallery_rows(labels: np.ndarray) -> np.ndarray:
-    """Return rows of classes spread evenly over all, several of few classes."""
-    order = np.argsort(labels, kind="stable")
-    places = np.linspace(0, len(order), _GALLERY_QUERIES, endpoint=False).astype(int)
-    return np.unique(order[places])
-
-
-def _summary(prepared: Prepared, loop: Loop, command: str) -> dict[str, Any]:
-    """Return what summary.json tells besides the metrics."""
-    split, program = prepared.split, prepared.program
-    seconds = {f"{name}_seconds": round(s, 3) for name, s in loop.seconds.items()}
-    return {
-        "status": "finished",
-        "command": command,
-        "steps": loop.step,
-        "epochs": loop.step / program.sampler.steps_per_epoch,
-        "skipped_steps": int(loop.state.skipped),
-        "batch": [program.sampler.num_classes, program.sampler.m_per_class],
-        "loss": {"name": prepared.loss.name, **prepared.loss.settings},
-        "model": program.model,
-        "num_parameters": sum(x.size for x in jax.tree.leaves(loop.state.params)),
-        "parameters_sha256": summary.sha256_of(loop.state.params),
-        "data": {
-            "name": split.name,
-            "sha256": split.sha256,
-            "train_rows": len(split.train),
-            "held_out_rows": len(split.held_out),
-            "skipped": list(split.skipped),
-        },
-        "classes": {
-            "train": list(split.train.class_names),
-            "held_out": list(split.held_out.class_names),
-        },
-        "compilation_seconds": seconds.pop("compile_seconds"),
-        "training_seconds": seconds.pop("train_seconds"),
-        "evaluation_seconds": seconds.pop("evaluate_seconds"),
-        "versions": {
-            "jaxmetric": jm.__version__,
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-        },
-    }
 
 
 def _to_go_on(folder: Path) -> str:

@@ -2,6 +2,9 @@
 
 Arrays come first, everything else is keyword-only. What most losses share:
 
+  labels: [batch] integer classes, of which only equality is used; or a
+    `jaxmetric.Relation`, masks [batch, n] of positive and negative pairs. A loss that
+    needs classes (proxies, centres) refuses it.
   distance: "euclidean", "sqeuclidean", "cosine", "dot", "manhattan", or a callable
     (x[m, dim], y[n, dim]) -> [m, n]; a loss of angles has none to choose.
   precision: of matrix products; "highest" by default, see `pairwise_distance`.
@@ -30,20 +33,105 @@ loss is exactly 0 with a gradient of exactly 0, unless its docstring says otherw
 """
 
 from jaxmetric.losses import (
+    cross_modal,
+    cross_modal_triplets,
     pairs,
+    pairs_cosine,
+    pairs_distributions,
+    pairs_histogram,
+    pairs_lifted,
+    pairs_ranked,
+    pairs_snr,
+    pairs_weighted,
     proxies,
+    proxies_angular,
+    proxies_centers,
+    proxies_classes,
+    proxies_distances,
+    proxies_manifold,
+    proxies_margins,
+    proxies_sums,
+    ranking,
+    ranking_histogram,
     softmax,
+    softmax_neighbours,
+    softmax_tuplets,
     triplets,
+    triplets_angular,
+    triplets_clusters,
+    triplets_dynamic,
+    triplets_equidistant,
     triplets_mined,
     triplets_semi_hard,
+    triplets_separable,
+    unlabelled,
 )
+from jaxmetric.losses.cross_modal import *
+from jaxmetric.losses.cross_modal_triplets import *
 from jaxmetric.losses.pairs import *
+from jaxmetric.losses.pairs_cosine import *
+from jaxmetric.losses.pairs_distributions import *
+from jaxmetric.losses.pairs_histogram import *
+from jaxmetric.losses.pairs_lifted import *
+from jaxmetric.losses.pairs_ranked import *
+from jaxmetric.losses.pairs_snr import *
+from jaxmetric.losses.pairs_weighted import *
 from jaxmetric.losses.proxies import *
+from jaxmetric.losses.proxies_angular import *
+from jaxmetric.losses.proxies_centers import *
+from jaxmetric.losses.proxies_classes import *
+from jaxmetric.losses.proxies_distances import *
+from jaxmetric.losses.proxies_manifold import *
+from jaxmetric.losses.proxies_margins import *
+from jaxmetric.losses.proxies_sums import *
+from jaxmetric.losses.ranking import *
+from jaxmetric.losses.ranking_histogram import *
 from jaxmetric.losses.softmax import *
+from jaxmetric.losses.softmax_neighbours import *
+from jaxmetric.losses.softmax_tuplets import *
 from jaxmetric.losses.triplets import *
+from jaxmetric.losses.triplets_angular import *
+from jaxmetric.losses.triplets_clusters import *
+from jaxmetric.losses.triplets_dynamic import *
+from jaxmetric.losses.triplets_equidistant import *
 from jaxmetric.losses.triplets_mined import *
 from jaxmetric.losses.triplets_semi_hard import *
+from jaxmetric.losses.triplets_separable import *
+from jaxmetric.losses.unlabelled import *
 
-_FAMILIES = (pairs, proxies, softmax, triplets, triplets_mined, triplets_semi_hard)
+_FAMILIES = (
+    cross_modal,
+    cross_modal_triplets,
+    pairs,
+    pairs_cosine,
+    pairs_distributions,
+    pairs_histogram,
+    pairs_lifted,
+    pairs_ranked,
+    pairs_snr,
+    pairs_weighted,
+    proxies,
+    proxies_angular,
+    proxies_centers,
+    proxies_classes,
+    proxies_distances,
+    proxies_manifold,
+    proxies_margins,
+    proxies_sums,
+    ranking,
+    ranking_histogram,
+    softmax,
+    softmax_neighbours,
+    softmax_tuplets,
+    triplets,
+    triplets_angular,
+    triplets_clusters,
+    triplets_dynamic,
+    triplets_equidistant,
+    triplets_mined,
+    triplets_semi_hard,
+    triplets_separable,
+    unlabelled,
+)
 
 __all__ = sorted(name for family in _FAMILIES for name in family.__all__)

@@ -18,6 +18,7 @@ from jaxmetric import (
 from jaxmetric._geometry import Distance, Precision
 from jaxmetric._rows import Block
 from jaxmetric.reductions import LossStats, Reduction
+from jaxmetric.relations import Labels
 
 __all__ = ["contrastive_loss", "pair_loss"]
 
@@ -97,7 +98,7 @@ def pair_loss(
 
 def contrastive_loss(
     embeddings: jax.Array,
-    labels: ArrayLike,
+    labels: Labels,
     *,
     margin: ArrayLike = 1.0,
     positive_margin: ArrayLike = 0.0,
@@ -125,7 +126,8 @@ def contrastive_loss(
 
     All ordered pairs of the batch are terms, of one mean (PML averages the two sides
     apart: with one side's weight 0 and reduction="mean_active" each is had). A batch
-    of one class keeps its positive terms. No pair: 0.
+    of one class keeps its positive terms. No pair: 0. The soft weights of a
+    `jaxmetric.Relation` multiply the terms of their pairs, not their count.
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
@@ -207,6 +209,8 @@ def _contrastive_rows(
     terms = jnp.where(
         block.positive, positive_weight * attraction, negative_weight * repulsion
     )
+    soft = block.pair_weights
+    terms = terms if soft is None else soft * terms
     return _rows.pair_terms(terms, block.positive | block.negative)
 
 

@@ -8,13 +8,14 @@ from jaxmetric import _checks, _comparison, _numerics, _rows
 from jaxmetric._geometry import Distance, Precision
 from jaxmetric._rows import Block
 from jaxmetric.reductions import LossStats, Reduction
+from jaxmetric.relations import Labels
 
 __all__ = ["nt_xent_loss", "supervised_contrastive_loss"]
 
 
 def nt_xent_loss(
     embeddings: jax.Array,
-    labels: ArrayLike,
+    labels: Labels,
     *,
     temperature: ArrayLike = 0.07,
     distance: Distance = "cosine",
@@ -38,7 +39,9 @@ def nt_xent_loss(
     Other positives are not in the denominator (`supervised_contrastive_loss` has
     them). A pair counts if its anchor has a negative; without any such pair the loss
     is 0. Computed as softplus(logsumexp_n z - z_p), which is exact at any temperature:
-    a gap g ranked wrongly costs g / temperature, where PML 2.9 stops at 87.
+    a gap g ranked wrongly costs g / temperature, where PML 2.9 stops at 87. Soft
+    weights of a `jaxmetric.Relation`: those of positives multiply the terms, not their
+    count, and a negative of weight w is w times in the sum.
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
@@ -93,7 +96,7 @@ def nt_xent_loss(
 
 def supervised_contrastive_loss(
     embeddings: jax.Array,
-    labels: ArrayLike,
+    labels: Labels,
     *,
     temperature: ArrayLike = 0.1,
     distance: Distance = "cosine",
@@ -116,7 +119,8 @@ def supervised_contrastive_loss(
     The "out" form of the paper, positives in the denominator. An anchor counts if it
     has a positive and a negative (the formula exists without a negative, but a batch
     of one class teaches nothing and gives 0). With one positive an anchor it equals
-    `nt_xent_loss`.
+    `nt_xent_loss`. Soft weights of a `jaxmetric.Relation`: the mean over p is weighted,
+    and a negative of weight w is w times in the logsumexp.
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
@@ -180,9 +184,13 @@ def _temperature(function: str, temperature: ArrayLike, dtype: jnp.dtype) -> jax
 def _nt_xent_rows(block: Block, temperature: jax.Array) -> LossStats:
     """Sum over p of softplus(logsumexp_n z - z_p), for [b, n] similarities."""
     z = block.similarities / temperature
-    opposed, has_negative = _numerics.masked_logsumexp(z, block.negative)
+    opposed, has_negative = _numerics.masked_logsumexp(
+        _repeated(block, z), block.negative
+    )
     is_term = block.positive & has_negative[:, None]
     terms = jax.nn.softplus(jnp.where(is_term, opposed[:, None] - z, 0))
+    soft = block.pair_weights
+    terms = terms if soft is None else soft * terms
     return _rows.pair_terms(terms, is_term)
 
 
@@ -190,7 +198,20 @@ def _supervised_contrastive_rows(block: Block, temperature: jax.Array) -> LossSt
     """Logsumexp over all others of z, minus the mean of z over p."""
     z = block.similarities / temperature
     is_counted = block.has_both
-    total, _ = _numerics.masked_logsumexp(z, block.positive | block.negative)
-    count = jnp.sum(block.positive, -1, dtype=z.dtype)
-    positives = jnp.sum(jnp.where(block.positive, z, 0), -1)
+    total, _ = _numerics.masked_logsumexp(
+        _repeated(block, z), block.positive | block.negative
+    )
+    soft = block.pair_weights
+    soft = block.positive.astype(z.dtype) if soft is None else soft
+    positives = jnp.sum(jnp.where(block.positive, soft * z, 0), -1)
+    count = jnp.sum(jnp.where(block.positive, soft, 0), -1)
     return _rows.anchor_terms(total - _numerics.quotient(positives, count), is_counted)
+
+
+def _repeated(block: Block, z: jax.Array) -> jax.Array:
+    """Return [b, n] logits in which a negative of soft weight w is there w times."""
+    soft = block.pair_weights
+    if soft is None:
+        return z
+    # w exp(z) = exp(z + log w)
+    return z + jnp.log(jnp.where(block.negative, soft, 1))

@@ -16,6 +16,7 @@ from jaxmetric import (
     _checks,
     _comparison,
     _geometry,
+    _hinges,
     _numerics,
     _rows,
     _selection,
@@ -206,8 +207,7 @@ def _batch_hard(
     soft, reduction, block_size = options
     comparison = _rows.gather(comparison)
     geometry = _rows.prepare(comparison)
-    search = _rows.to_search(comparison, geometry)
-    p, n, has_both = _rows.map_rows(*search, _selection.hardest, (), block_size)
+    p, n, has_both = _selection.find_hardest(comparison, geometry, block_size)
     anchors = jnp.arange(comparison.num_rows)
     measure = partial(_geometry.pair_distances, geometry, comparison.distance, anchors)
     stats = triplet_terms(measure(p), measure(n), margin, has_both, soft)
@@ -216,26 +216,7 @@ def _batch_hard(
 
 def _batch_all_hinge(block: Block, margin: jax.Array) -> LossStats:
     """Sum over p, n of max(0, (d_p + margin) - d_n), for [b, n] distances."""
-    d, margin_of = lax.stop_gradient((block.distances, margin[:, 0]))
-    segments, rows = block.segments, jnp.arange(d.shape[0])
-    assert segments is not None
-
-    def count(slot: jax.Array, state: tuple) -> tuple:
-        total, num_active, slope = state
-        p, exists = segments.candidate(slot)
-        exists &= block.positive[rows, p]
-        violation = (d[rows, p] + margin_of)[:, None] - d
-        is_active = exists[:, None] & block.negative & (violation > 0)
-        total += jnp.sum(jnp.where(is_active, violation, 0), -1)
-        active_negatives = jnp.sum(is_active, -1, dtype=jnp.int32)
-        slope = slope - is_active.astype(d.dtype)
-        slope = slope.at[rows, p].add(active_negatives.astype(d.dtype))
-        return total, num_active + active_negatives, slope
-
-    zero = jnp.zeros(d.shape[0], d.dtype)
-    start = (zero, zero.astype(jnp.int32), jnp.zeros_like(d))
-    total, num_active, slope = _selection.visit_positives(count, start, block)
-    total = _rows.piecewise_linear(total, slope, num_active, block, margin)
+    total, num_active = _hinges.hinge_sums(block, margin)
     return LossStats(total, _num_triplets(block), num_active)
 
 

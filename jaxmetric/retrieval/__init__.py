@@ -9,9 +9,12 @@ Shared arguments, said once:
   where, ref_where: [q], [n] bool, which rows exist.
   block_size: queries computed together; None lets the library choose. It changes
     memory and time, not the result.
+  reduction: "mean" over the queries that count, or "none" for a number a query: NaN
+    where a query does not count. `per_class` and `bootstrap` take these.
   axis_name: inside a mapped region: queries and references are shards of global ones.
-    The references are gathered, counts are added before any division; a metric is
-    then the global one, and neighbours are global indices for the local queries.
+    No device holds the references of another: blocks of queries go round, and what
+    was found comes back and is merged. A metric is the global one (that of the local
+    queries with "none"), and neighbours are global indices for the local queries.
 
 Distances are computed in float32 or wider, at the highest matrix-product precision,
 and only their order matters: the whole matrix is never held.
@@ -20,8 +23,32 @@ A tie counts against: among equal distances the irrelevant references come first
 that a collapsed model does not score by the order of the data.
 """
 
+from jaxmetric.retrieval.classes import PerClass, per_class
+from jaxmetric.retrieval.clusters import clustering
 from jaxmetric.retrieval.episodes import FewShot, few_shot
 from jaxmetric.retrieval.evaluation import evaluate
+from jaxmetric.retrieval.gains import ndcg
+from jaxmetric.retrieval.groups import cmc
 from jaxmetric.retrieval.neighbors import Neighbors, nearest_neighbors
+from jaxmetric.retrieval.reciprocal import rerank
+from jaxmetric.retrieval.resampling import Interval, bootstrap
+from jaxmetric.retrieval.thresholds import verification
+from jaxmetric.retrieval.votes import knn_accuracy
 
-__all__ = ["FewShot", "Neighbors", "evaluate", "few_shot", "nearest_neighbors"]
+__all__ = [
+    "FewShot",
+    "Interval",
+    "Neighbors",
+    "PerClass",
+    "bootstrap",
+    "clustering",
+    "cmc",
+    "evaluate",
+    "few_shot",
+    "knn_accuracy",
+    "ndcg",
+    "nearest_neighbors",
+    "per_class",
+    "rerank",
+    "verification",
+]

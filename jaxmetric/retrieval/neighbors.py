@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
 from jaxmetric import _checks, _geometry, _rows
 from jaxmetric._comparison import Comparison
-from jaxmetric._geometry import Distance, Geometry
-from jaxmetric.retrieval import sides
+from jaxmetric._geometry import Distance
+from jaxmetric.retrieval import shards, sides
 
 __all__ = ["Neighbors", "nearest_neighbors"]
 
@@ -91,11 +90,9 @@ def nearest_neighbors(
         axis_name=axis_name,
     )
     _checks.block_size(function, block_size)
-    is_int = isinstance(k, int | np.integer) and not isinstance(k, bool)
-    if not is_int or k < 1:
-        must, remedy = "be a positive int", "Use k=1 for the nearest alone."
-        raise ValueError(_checks.text(function, "k", must, repr(k), remedy))
-    return _nearest_neighbors(comparison, (function, int(k), block_size))
+    remedy = "Use k=1 for the nearest alone."
+    k = sides.one_positive_int(function, "k", k, remedy)
+    return _nearest_neighbors(comparison, (function, k, block_size))
 
 
 @partial(jax.jit, static_argnames="options")
@@ -103,94 +100,103 @@ def _nearest_neighbors(comparison: Comparison, options: tuple) -> Neighbors:
     """Prepare, search by blocks of queries, and mark what is not a distance."""
     function, k, block_size = options
     is_self = comparison.y is None
-    comparison = _rows.gather(comparison)
+    spread = shards.spread(comparison)
+    comparison = _rows.gather(comparison) if spread is None else spread.comparison
     x, y = comparison.x, comparison.x if comparison.y is None else comparison.y
-    num_candidates = y.shape[0] - is_self
-    if k > num_candidates:
-        must = f"be at most {num_candidates}, the number of candidates"
-        must += " without the query itself" if is_self else ""
-        remedy = f"Use k={num_candidates}." if num_candidates else "Give two rows."
-        raise ValueError(_checks.text(function, "k", must, str(k), remedy))
-    x_finite, y_finite = jnp.isfinite(x).all(-1), jnp.isfinite(y).all(-1)
     where, ref_where = comparison.anchors.where, comparison.references.where
-    # Usable references first, then the non-finite, then those that do not exist. The
-    # last two are infinitely far, and ties go to the first column.
-    order = jnp.argsort(jnp.where(ref_where, jnp.where(y_finite, 0, 1), 2))
+    n = y.shape[0] if spread is None else spread.references.where.shape[0]
+    sides.check_num_candidates(function, k, n, is_self=is_self)
+    x_finite, y_finite = jnp.isfinite(x).all(-1), jnp.isfinite(y).all(-1)
     geometry = _geometry.prepare(
         x, y, where & x_finite, ref_where & y_finite, comparison.distance
     )
+    axis_name = None if spread is None else comparison.axis_name
+    if spread is not None:
+        geometry = spread.share(geometry)
+    # Usable references first, then the non-finite, then those that do not exist. The
+    # last two are infinitely far, and ties go to the first column.
+    kind = jnp.where(ref_where, jnp.where(y_finite, 0, 1), 2).astype(jnp.int32)
+    order = jnp.argsort(kind)
     geometry = geometry._replace(
         y=geometry.y[order],
         y_centred=geometry.y_centred[order],
         y_exists=geometry.y_exists[order],
     )
-    num_usable = jnp.sum(ref_where & y_finite, dtype=jnp.int32)
-    index = comparison.anchors.index
+    first = 0 if spread is None else spread.first
     own = jnp.full(x.shape[0], -1, jnp.int32)
-    if index is not None:
-        own = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))[index]
+    if comparison.anchors.index is not None:
+        own = comparison.anchors.index
     body = partial(
         _search_block,
-        true=geometry,
-        k=k,
-        is_self=is_self,
-        distance=comparison.distance,
-        num_usable=num_usable,
+        # What a column is: its kind first, then its index among all references.
+        columns=(kind * n + first + jnp.arange(y.shape[0], dtype=jnp.int32))[order],
+        num_usable=jnp.sum(kind == 0, dtype=jnp.int32),
+        scale=geometry.scale,
+        options=(k, n, is_self, comparison.distance, axis_name),
     )
-    search, search_geometry = sides.to_search(comparison, geometry)
-    columns, distances = _rows.map_rows(
-        search, search_geometry, body, (own, jnp.arange(x.shape[0])), block_size
-    )
-    indices = order[columns].astype(jnp.int32)
-    is_usable = columns < num_usable
-    unusable = jnp.where(ref_where[indices], jnp.nan, jnp.inf).astype(distances.dtype)
-    distances = jnp.where(is_usable, distances, unusable)
+    search, geometry = sides.to_search(comparison, geometry, axis_name)
+    if spread is None:
+        found = _rows.map_rows(search, geometry, body, (own,), block_size)
+    else:
+        here = lambda block, _, own: body(block, own)  # noqa: E731
+        found = spread.map_rows(search, geometry, here, (own,), block_size)
+    columns, distances = found
+    # Usable references have distances, those that are no numbers NaN, and so on.
+    distances = jnp.where(columns < n, distances, jnp.nan)
+    distances = jnp.where(columns < 2 * n, distances, jnp.inf)
     distances = jnp.where(x_finite[:, None], distances, jnp.nan)
-    return Neighbors(indices, jnp.where(where[:, None], distances, jnp.inf))
+    return Neighbors(columns % n, jnp.where(where[:, None], distances, jnp.inf))
 
 
 def _search_block(
     block: _rows.Block,
     own: jax.Array,
-    rows: jax.Array,
     *,
-    true: Geometry,
-    k: int,
-    is_self: bool,
-    distance: Distance,
+    columns: jax.Array,
     num_usable: jax.Array,
+    scale: jax.Array,
+    options: tuple[int, int, bool, Distance, str | None],
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the [b, k] nearest columns of a block and their distances.
+    """Return the [b, k] nearest of a block, as numbers in `columns`, and distances.
 
     Args:
-      block: of prepared rows, for a search.
-      own: [b, 1] column of the query itself, -1 where it is none.
-      rows: [b, 1] which queries these are.
-      true: the geometry in which the distances that are returned are computed.
-      k, is_self, distance: as asked for.
+      block: of prepared rows, for a search; with an axis, the queries of all devices.
+      own: [b, 1] index of the query itself, -1 where it is none.
+      columns: [n] int32 which references the columns of the block are.
       num_usable: scalar, how many columns hold references to be found.
+      scale: of the distances that are returned.
+      options: k, the number of all references, whether queries are among them, the
+        distance that was asked for, and the axis over which references are spread.
     """
-    found = block.distances
-    n = found.shape[-1]
+    k, n, is_self, distance, axis_name = options
+    found, rows = block.distances, block.geometry
     is_usable = lax.broadcasted_iota(jnp.int32, found.shape, 1) < num_usable
     # One more than asked for: the query itself is taken out afterwards.
-    num_found = min(k + is_self, n)
+    num_found = min(k + is_self, found.shape[-1])
     is_near = sides.near(block)
     if is_near is not None:
         is_near &= is_usable
         num_near = jnp.sum(is_near, -1, dtype=jnp.int32)
         found = sides.settle(block, is_near, num_near > num_found)
     far = jnp.where(is_usable & ~jnp.isnan(found), found, jnp.inf)
-    _, columns = lax.top_k(-far, num_found)
-    if is_self:
-        is_own_or_later = jnp.cumsum(columns == own, -1, dtype=jnp.int32) > 0
-        columns = jnp.where(is_own_or_later[:, :-1], columns[:, 1:], columns[:, :-1])
+    _, nearest = lax.top_k(-far, num_found)
     if callable(distance) or distance == "dot":
-        return columns, jnp.take_along_axis(found, columns, -1)
-    # Slot by slot: [b, dim] numbers at a time.
-    exact = lax.map(
-        lambda j: _geometry.pair_distances(true, distance, rows[:, 0], j), columns.T
-    ).T
-    key = jnp.where(columns < num_usable, exact, jnp.inf)
-    _, columns, exact = lax.sort((key, columns, exact), num_keys=2)
-    return columns, exact
+        key, exact = (jnp.take_along_axis(a, nearest, -1) for a in (far, found))
+    else:
+        # Slot by slot: [b, dim] numbers at a time.
+        def measure(j: jax.Array) -> jax.Array:
+            exists = (rows.x_exists, rows.y_exists[j])
+            return _geometry.row_distances(rows.x, rows.y[j], scale, exists, distance)
+
+        exact = lax.map(measure, nearest.T).T
+        key = jnp.where(nearest < num_usable, exact, jnp.inf)
+    key, nearest, exact = (
+        shards.to_owners(a, axis_name) for a in (key, columns[nearest], exact)
+    )
+    if is_self:
+        # Behind everything else, as the reference with the largest number.
+        is_own = nearest % n == own
+        key = jnp.where(is_own, jnp.inf, key)
+        nearest = jnp.where(is_own, jnp.iinfo(jnp.int32).max, nearest)
+    _, nearest, exact = lax.sort((key, nearest, exact), num_keys=2)
+    return nearest[:, :k], exact[:, :k]

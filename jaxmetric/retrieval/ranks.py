@@ -33,25 +33,12 @@ class Ranks(NamedTuple):
     is_relevant: jax.Array
 
 
-def order_keys(distances: jax.Array) -> jax.Array:
-    """Return integers that have the order of the distances, of the same width.
-
-    On CPU integers sort five times faster than floats. Not negative where the
-    distances are not. The largest integer is no key of a number.
-    """
-    kind = jnp.int32 if distances.dtype == jnp.float32 else jnp.int64
-    # Minus zero equals zero, but its bits do not.
-    bits = lax.bitcast_convert_type(jnp.where(distances == 0, 0, distances), kind)
-    largest = jnp.iinfo(kind).max
-    # Bits of negative numbers ascend with their size: all but the sign are flipped.
-    return jnp.where(bits < 0, bits ^ largest, bits)
-
-
 def by_counting(
     keys: jax.Array,
     negative: jax.Array,
     segments: pairs.ClassSegments,
     most_counted: int,
+    kept: jax.Array | None = None,
 ) -> Ranks:
     """Return the ranks of at most `most_counted` relevant references a query.
 
@@ -60,11 +47,14 @@ def by_counting(
       negative: [b, n] bool, irrelevant references.
       segments: where each row's relevant references stand.
       most_counted: the static number of slots.
+      kept: [b, n] bool, which of them are relevant; None for all.
     """
     largest = jnp.iinfo(keys.dtype).max
     slots = jnp.arange(most_counted, dtype=jnp.int32)
     index, is_relevant = jax.vmap(segments.candidate, out_axes=1)(slots)
     relevant = jnp.take_along_axis(keys, index, axis=1)
+    if kept is not None:
+        is_relevant &= jnp.take_along_axis(kept, index, axis=1)
     relevant = lax.sort(jnp.where(is_relevant, relevant, largest))
     irrelevant = jnp.where(negative, keys, largest)
 
@@ -78,7 +68,9 @@ def by_counting(
     closer = _numerics.varying_like(jnp.zeros_like(index), keys)
     closer = lax.fori_loop(0, jnp.max(segments.size), count, closer)
     hits = jnp.broadcast_to(slots[None, :] + 1, index.shape)
-    return Ranks(closer + hits, hits, is_relevant)
+    # Sorted, the relevant ones stand in the first slots.
+    num_relevant = jnp.sum(is_relevant, -1, keepdims=True, dtype=jnp.int32)
+    return Ranks(closer + hits, hits, hits <= num_relevant)
 
 
 def by_sorting(keys: jax.Array, positive: jax.Array, negative: jax.Array) -> Ranks:

@@ -11,11 +11,21 @@ trained run back.
 from jaxmetric.training.checkpoints import latest_checkpoint as latest_checkpoint
 from jaxmetric.training.checkpoints import restore_checkpoint as restore_checkpoint
 from jaxmetric.training.checkpoints import save_checkpoint as save_checkpoint
+from jaxmetric.training.chunks import ValueAndGrad as ValueAndGrad
+from jaxmetric.training.chunks import embed_by_chunks as embed_by_chunks
+from jaxmetric.training.chunks import grad_cache as grad_cache
 from jaxmetric.training.errors import CheckpointError as CheckpointError
 from jaxmetric.training.errors import CheckpointWarning as CheckpointWarning
 from jaxmetric.training.functional import EmbedFn as EmbedFn
 from jaxmetric.training.functional import as_functional as as_functional
 from jaxmetric.training.lock import RunLock as RunLock
+from jaxmetric.training.memory_bank import MemoryBank as MemoryBank
+from jaxmetric.training.memory_bank import momentum_update as momentum_update
+from jaxmetric.training.population import PopulationLossFn as PopulationLossFn
+from jaxmetric.training.population import PopulationStep as PopulationStep
+from jaxmetric.training.population import population as population
+from jaxmetric.training.population import stack_states as stack_states
+from jaxmetric.training.population import take_state as take_state
 from jaxmetric.training.runs import accept_raw_inputs as accept_raw_inputs
 from jaxmetric.training.runs import build_encoder as build_encoder
 from jaxmetric.training.runs import load_run as load_run
@@ -29,15 +39,25 @@ __all__ = [
     "CheckpointWarning",
     "EmbedFn",
     "LossFn",
+    "MemoryBank",
+    "PopulationLossFn",
+    "PopulationStep",
     "RunLock",
     "TrainState",
     "TrainStep",
+    "ValueAndGrad",
     "accept_raw_inputs",
     "as_functional",
     "build_encoder",
+    "embed_by_chunks",
+    "grad_cache",
     "latest_checkpoint",
     "load_run",
     "make_train_step",
+    "momentum_update",
+    "population",
     "restore_checkpoint",
     "save_checkpoint",
+    "stack_states",
+    "take_state",
 ]

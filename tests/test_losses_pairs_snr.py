@@ -1,0 +1,48 @@
+"""Noise-to-signal ratios: rows without a signal, and what changes nothing."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hand_rows import TRIO, rows
+from tolerances import SAME
+
+import jaxmetric as jm
+
+# Untyped: a loss returns a scalar or statistics, as the options say.
+losses: Any = jm.losses
+
+
+def test_a_constant_row_has_no_signal_and_is_not_counted():
+    """PML divides by 0: inf, and a NaN gradient (defect 14)."""
+    x = jnp.array([[0.1, 0.1, 0.1], [0.3, -0.2, 0.7], [1.0, 0.4, 0.0]])
+
+    def loss(x, **options):
+        return losses.snr_contrastive_loss(x, TRIO, margin=9.0, **options)
+
+    assert loss(x, reduction="none").num_terms.tolist() == [0, 2, 2]
+    assert jnp.isfinite(jax.grad(loss)(x)).all()
+    flat = jnp.full((3, 3), 0.7)
+    assert loss(flat) == 0
+    assert not jax.grad(loss)(flat).any()
+
+
+def test_signal_to_noise_depends_on_neither_scale_nor_offset_of_the_rows():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, labels = jnp.asarray(rng.normal(size=(6, 4))), [0, 0, 1, 1, 2, 2]
+        want = losses.snr_contrastive_loss(x, labels, margin=3.0)
+        offsets = jnp.asarray(rng.normal(size=(6, 1)))
+        for other in (1e-3 * x, 1e100 * x, x + offsets):
+            got = losses.snr_contrastive_loss(other, labels, margin=3.0)
+            assert got == pytest.approx(float(want), rel=100 * SAME["float64"])
+
+
+def test_the_zero_mean_regulariser_adds_the_mean_over_anchors():
+    x, labels = rows(np.random.default_rng(0).normal(size=(6, 4))), [0, 0, 1, 1, 2, 2]
+    plain = losses.snr_contrastive_loss(x, labels)
+    got = losses.snr_contrastive_loss(x, labels, zero_mean_weight=0.3)
+    penalty = 0.3 * np.mean(np.abs(np.sum(np.asarray(x), -1)))
+    assert got - plain == pytest.approx(penalty, rel=1e-5)
