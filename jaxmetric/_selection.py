@@ -16,7 +16,7 @@ from jaxmetric import _numerics, _rows, _tiles
 from jaxmetric._comparison import Comparison
 from jaxmetric._geometry import Geometry
 from jaxmetric._rows import Block
-from jaxmetric.pairs import ClassSegments
+from jaxmetric.pairs import ClassSegments, RowSegments
 
 
 def find_hardest(
@@ -83,7 +83,7 @@ def visit_positives(
 def visit_slots(
     step: Callable[..., Any],
     start: tuple,
-    segments: ClassSegments,
+    segments: ClassSegments | RowSegments,
     like: jax.Array,
     *,
     first: int = 0,

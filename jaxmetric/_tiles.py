@@ -6,7 +6,7 @@ products that rows by blocks need.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def hardest(
 
 
 def _hardest(
-    distance: str, precision: object, tile: int, geometry: Geometry, rows: pairs.Side
+    distance: Any, precision: Any, tile: int, geometry: Geometry, rows: pairs.Side
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     m = geometry.x.shape[0]
     # Padded rows have where=False, and so are nobody's candidates.
@@ -80,12 +80,12 @@ def _hardest(
             y_centred=x_centred[j],
             y_exists=x_exists[j],
         )
-        d = _geometry.block_distances(of_tile, distance, precision)  # pyright: ignore
+        d = _geometry.block_distances(of_tile, distance, precision)
         anchors = jax.tree.map(lambda a: a[i], rows)
         anchors = anchors._replace(index=place[i] - j * tile)
         return d, *pairs.pair_masks(anchors, jax.tree.map(lambda a: a[j], rows))
 
-    def step(best: tuple[Best, Best], corner: jax.Array) -> tuple:
+    def step(best: tuple[Best, ...], corner: jax.Array) -> tuple:
         i, j = corner
         d, positive, negative = take(i, j)
         for axis, mine, others in ((1, i, j), (0, j, i)):

@@ -1,6 +1,7 @@
 """A total and its gradient from one pass over the blocks, against the plain program."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,9 @@ def operands(seed: int = 0):
 WHERE = np.arange(M) != 4
 
 
-def loss(x, y, scale, weights, *, fused, block_size=3, reduction="mean_per_anchor"):
+def loss(
+    x, y, scale, weights, *, fused, block_size=3, reduction: Any = "mean_per_anchor"
+):
     rows, shared = (x, jnp.asarray(WHERE)), (y, scale)
     if fused:
         total, counts = _gradients.reduced_blocks(

@@ -1,6 +1,7 @@
 """Sums of hinges over all triplets: by visits, by sorting, and as plain loops."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def test_a_large_class_is_sorted_to_the_same_loss():
     both = (slope + slope.T) / np.where(d > 0, d, 1)
     pulls = both.sum(1)[:, None] * x - both @ x
 
-    def loss(x, margin, reduction="mean_active"):
+    def loss(x, margin, reduction: Any = "mean_active"):
         return jm.losses.batch_all_triplet_loss(
             x, labels, margin=margin, reduction=reduction
         )
@@ -96,7 +97,7 @@ def test_a_large_class_is_sorted_to_the_same_loss():
 
 def test_many_margins_share_a_sort_and_agree_with_one_margin_each():
     x, labels = large_classes()
-    x, labels = x[200:], labels[200:] % 4
+    x, labels = jnp.asarray(x[200:]), labels[200:] % 4
 
     def loss(margin):
         return jm.losses.batch_all_triplet_loss(x, labels, margin=margin)

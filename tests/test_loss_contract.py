@@ -241,7 +241,7 @@ def _default(hyper: oracles.Hyper) -> np.ndarray:
     """Return a default as an array; None is one a class, or taken from the width."""
     if hyper.default is None and hyper.per_class:
         return np.ones(degenerate.NUM_CLASSES)
-    # Twice the width: antipodal rows are at the width itself, where a cost has its pole.
+    # Twice the width: antipodal rows are at the width, where a cost has its pole.
     return np.asarray(2 * degenerate.DIM if hyper.default is None else hyper.default)
 
 

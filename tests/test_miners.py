@@ -77,6 +77,11 @@ def test_angles_by_hand():
         np.testing.assert_array_equal(found.negative[kept], negatives * 2)
 
 
+def test_three_equal_rows_are_seen_at_a_right_angle():
+    found = jm.miners.angular(jnp.zeros((3, 2)), jnp.array([0, 0, 1]), angle=89.9)
+    assert int(found.valid.sum()) == 2
+
+
 def test_a_share_that_is_a_whole_number_but_for_rounding():
     x = jnp.asarray(np.random.default_rng(4).normal(size=(11, 3)), jnp.float32)
     labels = jnp.zeros(11, jnp.int32)

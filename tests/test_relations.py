@@ -235,6 +235,8 @@ def test_positive_wins_and_the_diagonal_is_nothing():
     stats = loss(x, both)
     np.testing.assert_array_equal(stats.num_terms, [2, 2, 2])
     np.testing.assert_allclose(stats.total, [5.0, 2.5, 6.5])
+    hard: Any = jm.losses.batch_hard_triplet_loss
+    assert not hard(x, both, reduction="none").num_terms.any()
     for side in (
         jm.Relation(on_diagonal, ~everything),
         jm.Relation(~everything, on_diagonal),

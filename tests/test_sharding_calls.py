@@ -53,9 +53,19 @@ def expected() -> Any:
     return jax.value_and_grad(dots, (0, 1))(X, jnp.float32(2))
 
 
+HARD = [
+    (AxisType.Explicit, False, False, False),
+    (AxisType.Explicit, False, True, False),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "has_context", "is_sharded", "is_compiled"),
-    list(itertools.product(MESHES, *[(False, True)] * 3)),
+    [
+        # Eagerly every operation is compiled by itself: the two hard cases will do.
+        pytest.param(*way, marks=() if way[3] or way in HARD else pytest.mark.slow)
+        for way in itertools.product(MESHES, *[(False, True)] * 3)
+    ],
 )
 def test_eagerly_or_compiled_on_any_mesh(kind, has_context, is_sharded, is_compiled):
     mesh = MESHES[kind]
@@ -102,87 +112,106 @@ def test_the_signature_and_the_name_are_those_of_the_loss():
     assert loss.__name__ == "contrastive_loss"
 
 
-def both(loss: Any, *args: Any, **options: Any) -> tuple[Any, Any]:
-    """Return value and gradient by the first argument, on many devices and on one."""
+def shapes_seen(*args: Any, **options: Any) -> dict[str, Any]:
+    """Return the shapes that a loss sees on a device, by name; nothing is compiled."""
+    seen = {}
+
+    def loss(
+        embeddings,
+        labels,
+        proxies=None,
+        *,
+        margin=1.0,
+        temperature=1.0,
+        where=None,
+        weights=None,
+        ids=None,
+        ref_embeddings=None,
+        ref_labels=None,
+        squared=True,
+        axis_name=None,
+    ):
+        for name, value in locals().items():
+            if name not in ("seen", "axis_name") and value is not None:
+                is_array = isinstance(value, jax.Array | jm.Relation)
+                seen[name] = jax.tree.map(jnp.shape, value) if is_array else value
+        return lax.psum(jnp.sum(embeddings), axis_name)
+
     parallel = data_parallel(loss, mesh=MESHES[AxisType.Explicit])
-
-    def run(loss: Any) -> Any:
-        # Lists and Python numbers stay what they are.
-        def of(x: Any, arrays: Any) -> Any:
-            return loss(x, *args[1:], **options, **arrays)
-
-        return jax.jit(jax.value_and_grad(of))(args[0], {})
-
-    return run(parallel), run(loss)
+    assert jax.eval_shape(functools.partial(parallel, *args, **options)).shape == ()
+    return seen
 
 
-def test_margins_of_each_anchor_are_spread_like_the_anchors():
-    margin = jnp.linspace(0.5, 3.0, ROWS)
-    options: Any = {"margin": margin, "weights": np.linspace(0, 1, ROWS)}
+def test_rows_are_spread_and_numbers_are_not():
     # Labels and masks from the host, as a data loader gives them.
-    labels, where = LABELS.tolist(), np.arange(ROWS) % 7 > 0
-    got, want = both(losses.contrastive_loss, X, labels, where=where, **options)
-    assert_same(got, want)
+    options: Any = {"where": np.arange(ROWS) % 7 > 0, "weights": np.ones(ROWS)}
+    options |= {"temperature": jnp.ones(()), "squared": False, "margin": 0.2}
+    assert shapes_seen(X, LABELS.tolist(), KEYS[:5], **options) == {
+        "embeddings": (4, DIM),
+        "labels": (4,),
+        "proxies": (5, DIM),
+        "margin": 0.2,
+        "temperature": (),
+        "where": (4,),
+        "weights": (4,),
+        "squared": False,
+    }
 
 
-def test_one_margin_a_class_is_alike_on_all_devices():
-    proxies = jnp.asarray(RNG.normal(size=(ROWS, DIM)), jnp.float32)
-    options = {"margin": jnp.linspace(0, 0.2, ROWS), "alpha": 4.0}
-    got, want = both(losses.proxy_anchor_loss, X, LABELS, proxies, **options)
-    assert_same(got, want)
+def test_references_are_spread_and_relations_are_by_rows():
+    relation = jm.Relation(jnp.ones((ROWS, 16), bool), jnp.ones((ROWS, 16)))
+    seen = shapes_seen(X, relation, ref_embeddings=KEYS[:16], ids=range(ROWS))
+    assert seen["ref_embeddings"] == (2, DIM)
+    assert seen["ids"] == (4,)
+    assert seen["labels"] == jm.Relation((4, 16), (4, 16))
 
 
-def test_a_relation_is_spread_by_its_rows():
+def test_margins_are_spread_where_there_is_one_an_anchor():
+    per_anchor = jnp.ones(ROWS)
+    assert shapes_seen(X, LABELS, margin=per_anchor)["margin"] == (4,)
+    assert shapes_seen(X, LABELS, KEYS[:5], margin=per_anchor)["margin"] == (4,)
+    # One a class is the same on all devices, also where there are as many as rows.
+    assert shapes_seen(X, LABELS, KEYS[:5], margin=jnp.ones(5))["margin"] == (5,)
+    assert shapes_seen(X, LABELS, KEYS, margin=per_anchor)["margin"] == (ROWS,)
+
+
+def test_a_relation_and_bound_references_give_what_one_device_gives():
+    bank = {"ref_embeddings": KEYS[:10], "ref_labels": LABELS[:10]}
+    references = functools.partial(losses.contrastive_loss, **bank)
+    mesh = MESHES[AxisType.Explicit]
     is_positive = LABELS[:, None] == LABELS[None, :]
     relation = jm.Relation(is_positive, ~is_positive)
-    loss = data_parallel(losses.contrastive_loss, mesh=MESHES[AxisType.Explicit])
-    want = jax.jit(losses.contrastive_loss)(X, LABELS)
-    assert_same(jax.jit(loss)(X, relation), want)
+
+    def both(contrastive, references, labels):
+        return contrastive(X, labels), references(X, LABELS)
+
+    parallel = [
+        data_parallel(f, mesh=mesh) for f in (losses.contrastive_loss, references)
+    ]
+    got = jax.jit(functools.partial(both, *parallel))(relation)
+    want = functools.partial(both, losses.contrastive_loss, references)
+    assert_same(got, jax.jit(want)(LABELS))
 
 
 def test_statistics_are_spread_like_the_batch_and_other_results_are_global():
-    def call(loss, x):
-        return loss(x, LABELS, reduction="none", return_histogram=True, num_bins=ROWS)
+    def loss(embeddings, *, axis_name=None):
+        total, ones = jnp.sum(embeddings, -1), jnp.ones(4, jnp.int32)
+        stats = jm.LossStats(total, ones, ones)  # the counts are the same everywhere
+        histogram = lax.psum(jnp.arange(32.0), axis_name)
+        return {"loss": stats, "histogram": histogram, "rows": total}
 
-    dynamic, mesh = losses.dynamic_soft_margin_loss, MESHES[AxisType.Auto]
-    loss = data_parallel(dynamic, mesh=mesh)
-    stats, histogram = jax.jit(functools.partial(call, loss))(X)
-    assert isinstance(stats, jm.LossStats)
-    assert stats.total.sharding.spec == BY_ROWS
-    assert histogram.sharding.is_fully_replicated
-    want = jax.jit(functools.partial(call, dynamic))(X)
-    assert_same((stats, histogram), want, atol=1e-5)
-    # So are arrays that a function of one's own returns.
-    rows = data_parallel(dots, mesh=mesh)(X, 2.0, reduction="none")
-    assert_same(rows, dots(X, 2.0, reduction="none"))
-    assert rows.sharding.spec == BY_ROWS
-
-
-def test_numbers_that_are_learned_get_the_gradient_of_all_devices():
-    def loss(function, x, y, temperature):
-        return function(x, y, temperature=temperature)
-
-    info_nce = losses.info_nce_loss
-    parallel = data_parallel(info_nce, mesh=MESHES[AxisType.Explicit])
-    arguments = X, KEYS, jnp.float32(0.5)
-    got, want = (
-        jax.jit(jax.value_and_grad(functools.partial(loss, f), (0, 1, 2)))(*arguments)
-        for f in (parallel, info_nce)
-    )
-    assert_same(got, want)
+    mesh = MESHES[AxisType.Auto]
+    got = jax.jit(data_parallel(loss, mesh=mesh))(X)
+    assert_same(got["loss"].total, jnp.sum(X, -1), atol=1e-5)
+    assert_same(got["rows"], got["loss"].total)
+    assert_same(got["histogram"], 8 * jnp.arange(32.0))
+    assert_same(got["loss"].num_terms, jnp.ones(ROWS, jnp.int32))
+    for rows in (*got["loss"], got["rows"]):
+        assert rows.sharding.spec == BY_ROWS
+    assert got["histogram"].sharding.is_fully_replicated
 
 
-@pytest.mark.parametrize("is_given", [True, False])
-def test_references_are_spread_where_given_and_whole_where_bound(is_given):
-    references = {"ref_embeddings": KEYS[:16], "ref_labels": LABELS[:16]}
-    loss = losses.contrastive_loss
-    bound = functools.partial(loss, **references)
-    got, want = (
-        both(loss, X, LABELS, **references) if is_given else both(bound, X, LABELS)
-    )
-    assert_same(got, want)
-
-
+@pytest.mark.slow
 def test_metrics_of_retrieval_are_those_of_all_rows():
     evaluate = data_parallel(jm.retrieval.evaluate, mesh=MESHES[AxisType.Explicit])
     assert_same(jax.jit(evaluate)(X, LABELS), jm.retrieval.evaluate(X, LABELS))
@@ -199,14 +228,12 @@ def test_losses_compile_with_sharded_inputs_on_auto_axes():
 def test_on_explicit_axes_jax_refuses_a_loss_that_is_not_told_of_them():
     rows = NamedSharding(MESHES[AxisType.Explicit], BY_ROWS)
     x, y = jax.device_put((X, LABELS), rows)
-    with pytest.raises((TypeError, ValueError), match=r"(?i)shard"):
+    with pytest.raises(Exception, match=r"shard"):
         jax.jit(losses.contrastive_loss)(x, y)
 
 
-COLLECTIVE = re.compile(
-    r"= (\(.*?\)|\S+) (all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute)"
-    r"(?:-start)?\("
-)
+KINDS = "all-gather|reduce-scatter|all-reduce|all-to-all|collective-permute"
+COLLECTIVE = re.compile(rf"= (\(.*?\)|\S+) ({KINDS})(?:-start)?\(")
 
 
 @pytest.mark.parametrize("name", ["contrastive_loss", "batch_hard_triplet_loss"])
@@ -222,20 +249,15 @@ def test_each_operand_is_gathered_once_and_one_gradient_comes_back(name):
         return loss(x, y, block_size=block)
 
     text = jax.jit(jax.value_and_grad(call)).lower(x, y).compile().as_text()
-    found = sorted(
-        (kind, shape.split("{")[0]) for shape, kind in COLLECTIVE.findall(text)
-    )
-    gathered = [shape for kind, shape in found if kind == "all-gather"]
-    assert gathered == [f"f32[{rows},{dim}]", f"s32[{rows}]"]
-    scattered = [shape for kind, shape in found if kind == "reduce-scatter"]
-    assert scattered == [f"f32[{rows // 8},{dim}]"]
-    # What is left adds up numbers.
-    others = {kind for kind, _ in found} - {"all-gather", "reduce-scatter"}
-    assert others == {"all-reduce"}
-    reduced = [
-        shape for shape, kind in COLLECTIVE.findall(text) if kind == "all-reduce"
-    ]
-    assert not any(re.search(r"\[\d", shape) for shape in reduced)
+    found: dict[str, list[str]] = {}
+    for shape, kind in COLLECTIVE.findall(text):
+        found.setdefault(kind, []).append(shape.split("{")[0])
+    numbers = found.pop("all-reduce")
+    assert not any(re.search(r"\[\d", shape) for shape in numbers)
+    assert {kind: sorted(shapes) for kind, shapes in found.items()} == {
+        "all-gather": [f"f32[{rows},{dim}]", f"s32[{rows}]"],
+        "reduce-scatter": [f"f32[{rows // 8},{dim}]"],
+    }
     # Nothing is larger than the gathered rows, and the distances of one block.
     shapes = re.findall(r"\b[fsu]32\[([\d,]+)\]", text)
     largest = max(np.prod([int(n) for n in shape.split(",")]) for shape in shapes)

@@ -1,7 +1,7 @@
 """Every loss over a batch on many devices is the loss of that batch on one.
 
-Losses are found as the contract battery finds them. Each is compiled once for one device
-and once for many; class layouts are data that go through both.
+Losses are found as the contract battery finds them. Each is compiled once for one
+device and once for many; class layouts are data that go through both.
 """
 
 import functools
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
@@ -95,10 +94,27 @@ def value_and_grad(subject: Subject, **options: Any) -> Callable[[Arrays], Any]:
     return function
 
 
-# Half of the time of these tests is compilation, which need not optimise.
-compiled = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+# Most of the time of these tests is compilation, which need not optimise.
+FAST = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
+
+@functools.cache
+def fast_options() -> dict[str, Any]:
+    """Return the options, or none if this jaxlib has no longer one of them."""
+    try:
+        jax.jit(lambda: 0, compiler_options=FAST).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return FAST
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    return jax.jit(function, compiler_options=fast_options())
 
 
 @functools.cache
@@ -177,7 +193,7 @@ def assert_all_layouts(subject: Subject, function: Callable[[Arrays], Any]) -> N
         except AssertionError as e:
             failed.append(f"{name}: {e}")
     assert not failed, "\n".join(failed)
-    assert function._cache_size() == 1  # pyright: ignore (of a compiled function)
+    assert function._cache_size() == 1
     # A row that is not finite is told, and where no row exists there is nothing.
     case = case_of(subject, LAYOUTS["classes spread over devices"])
     bad = case["embeddings"].copy()

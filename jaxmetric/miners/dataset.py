@@ -179,7 +179,7 @@ def _near_class(
       max_similarity: scalar.
     """
     start, stop = segments
-    labels, where = comparison.anchors.labels, comparison.anchors.where
+    labels = comparison.anchors.labels
     b, n = block.distances.shape
     first = jnp.min(jnp.where(block.where, start, n))
     last = jnp.max(jnp.where(block.where, stop, 0))
@@ -188,7 +188,7 @@ def _near_class(
         position, is_near = state
         members = position + jnp.arange(b, dtype=jnp.int32)
         rows = order[jnp.minimum(members, n - 1)]
-        exists = (members < last) & where[rows]
+        exists = members < last
         y = block.geometry.y[rows]
         geometry = block.geometry._replace(
             x=y, x_centred=y, x_exists=block.geometry.y_exists[rows]

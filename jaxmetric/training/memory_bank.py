@@ -55,9 +55,7 @@ class MemoryBank(NamedTuple):
     cursor: jax.Array
 
     @classmethod
-    def create(
-        cls, size: int, dim: int, *, dtype: Any = jnp.float32
-    ) -> "MemoryBank":
+    def create(cls, size: int, dim: int, *, dtype: Any = jnp.float32) -> "MemoryBank":
         """Return an empty bank.
 
         Args:

@@ -163,8 +163,8 @@ def stack_states(
     Example:
       >>> import jax, optax, jax.numpy as jnp
       >>> alone = [TrainState.create(
-      ...     {"w": jnp.full(3, s)}, {}, optax.adam(0.1), key=jax.random.key(s))
-      ...     for s in (0.0, 1.0)]
+      ...     {"w": jnp.full(3, 1.0 + s)}, {}, optax.adam(0.1), key=jax.random.key(s))
+      ...     for s in range(2)]
       >>> print(stack_states(alone).params["w"].shape)
       (2, 3)
     """
