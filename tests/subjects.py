@@ -193,6 +193,26 @@ each_loss = pytest.mark.parametrize(
     "subject", SUBJECTS, ids=[s.name for s in SUBJECTS], scope="session"
 )
 
+# One loss of every kind of program: rows, searches, loops over positives, proxies,
+# sums over the whole batch, two sides. What compiles anew for every loss and depends on
+# the program more than on the formula is tested on these by default, on all as `slow`.
+KINDS = frozenset(
+    "angular_loss batch_all_triplet_loss batch_hard_triplet_loss contrastive_loss "
+    "coupled_clusters_loss histogram_loss info_nce_loss lifted_structure_loss "
+    "normalized_softmax_loss nt_xent_loss proxy_anchor_loss semi_hard_triplet_loss "
+    "subcenter_arcface_loss triplet_loss weighted_softmax_loss".split()
+)
+
+each_kind = pytest.mark.parametrize(
+    "subject",
+    [
+        pytest.param(s, marks=[] if s.name in KINDS else [pytest.mark.slow])
+        for s in SUBJECTS
+    ],
+    ids=[s.name for s in SUBJECTS],
+    scope="session",
+)
+
 # What may differ between the batches of a stack but has no gradient.
 _DATA = ("labels", "where", "weights", "ids", "ref_labels", "ref_where", "ref_ids")
 _DIFFERENTIABLE = ("embeddings", "ref_embeddings", "proxies")

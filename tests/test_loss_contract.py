@@ -20,6 +20,7 @@ from subjects import (
     ELSEWHERE,
     SUBJECTS,
     Subject,
+    each_kind,
     each_loss,
     first_order,
     reductions,
@@ -207,7 +208,7 @@ def test_every_reduction_agrees_with_the_oracle(subject):
         assert mean == pytest.approx(got["mean"], rel=1e-12, abs=1e-14)
 
 
-@each_loss
+@each_kind
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_equals_float32_of_the_rounded_rows(subject, dtype):
     names = ("embeddings", "proxies", "ref_embeddings")
@@ -300,7 +301,7 @@ def test_degenerate_shapes(subject, dtype):
             assert not any(g.any() for g in got["grad"].values()), shape.name
 
 
-@each_loss
+@each_kind
 def test_true_shapes_eager_and_compiled(subject):
     wrap = {"one row": lambda f: f, "one pair and singletons": jax.jit}
     for shape in degenerate.shapes():
@@ -317,7 +318,7 @@ def test_true_shapes_eager_and_compiled(subject):
         assert abs(wrap[shape.name](subject.__call__)(case) - want) <= bound
 
 
-@each_loss
+@each_kind
 def test_plain_calls_agree_however_they_are_made(subject):
     """Eager, jitted, vmapped, under value_and_grad, and sliced instead of masked."""
     case = full_case(subject)

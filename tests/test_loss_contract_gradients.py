@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import expected, full_case, random_cases
 from degenerate import DIM, ROWS
-from subjects import Subject, direction, each_loss, run
+from subjects import Subject, direction, each_kind, each_loss, run
 from tolerances import (
     CLEARANCE,
     DIFFERENCE,
@@ -112,7 +112,7 @@ def test_forward_and_second_derivatives_agree_with_differences(subject):
             np.testing.assert_allclose(center["hvp"][name], numeric, rtol=0, atol=bound)
 
 
-@each_loss
+@each_kind
 def test_hessian_and_gradient_of_gradient_agree_with_forward_over_reverse(subject):
     case = full_case(subject)
     way = direction(case)["embeddings"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cases import full_case, random_cases
 from degenerate import NUM_CLASSES, ROWS
-from subjects import SUBJECTS, each_loss, first_order, run
+from subjects import SUBJECTS, each_kind, each_loss, first_order, run
 from tolerances import SAME
 
 import jaxmetric as jm
@@ -55,7 +55,7 @@ def test_references_by_blocks_give_what_one_block_gives(subject):
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * largest)
 
 
-@each_loss
+@each_kind
 def test_a_second_call_does_not_compile(subject):
     events = []
 

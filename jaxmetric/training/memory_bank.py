@@ -19,8 +19,9 @@ class MemoryBank(NamedTuple):
     other state. Every array keeps its shape, how many rows are stored does not matter.
 
     A row of the batch is never compared with its own stored copies, since these have
-    its id; so the batch may be pushed before or after the loss. The rows that are
-    stored are constants: gradients go to the batch alone.
+    its id; so the batch may be pushed before the loss too, which then has the copies of
+    the other rows among its references. The rows that are stored are constants:
+    gradients go to the batch alone.
 
     Attributes:
       embeddings: [size, dim] stored rows.
