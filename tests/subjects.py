@@ -203,15 +203,16 @@ KINDS = frozenset(
     "subcenter_arcface_loss triplet_loss weighted_softmax_loss".split()
 )
 
-each_kind = pytest.mark.parametrize(
-    "subject",
-    [
-        pytest.param(s, marks=[] if s.name in KINDS else [pytest.mark.slow])
-        for s in SUBJECTS
-    ],
-    ids=[s.name for s in SUBJECTS],
-    scope="session",
-)
+
+def by_kind(subjects: Sequence[Subject]) -> list[Any]:
+    """Return the subjects as parameters, all but one of each kind marked `slow`."""
+    return [
+        pytest.param(s, marks=[] if s.name in KINDS else [pytest.mark.slow], id=s.name)
+        for s in subjects
+    ]
+
+
+each_kind = pytest.mark.parametrize("subject", by_kind(SUBJECTS), scope="session")
 
 # What may differ between the batches of a stack but has no gradient.
 _DATA = ("labels", "where", "weights", "ids", "ref_labels", "ref_where", "ref_ids")
@@ -279,12 +280,19 @@ def direction(case: Arrays, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
+# These programs are small and run once or twice: compiling them is what costs.
+_QUICK_TO_COMPILE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
+
 @functools.cache
 def _compiled(subject: Subject, body: Callable, options: tuple) -> Any:
     def one(case: Arrays, direction: Arrays | None) -> dict[str, Any]:
         return body(subject, case, direction, **dict(options))
 
-    return jax.jit(jax.vmap(one))
+    return jax.jit(jax.vmap(one), compiler_options=_QUICK_TO_COMPILE)
 
 
 def run(

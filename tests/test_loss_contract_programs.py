@@ -18,7 +18,7 @@ from tolerances import SAME
 import jaxmetric as jm
 
 
-@each_loss
+@each_kind
 @pytest.mark.parametrize(
     "block_size",
     [

@@ -12,7 +12,7 @@ import pytest
 from cases import random_cases
 from jax.sharding import NamedSharding, PartitionSpec
 from oracle_rows import Row, batch_of, logsumexp, softplus
-from subjects import ADAPTERS, SUBJECTS
+from subjects import ADAPTERS, SUBJECTS, by_kind
 from tolerances import GRADIENT, VALUE
 
 import jaxmetric as jm
@@ -59,7 +59,7 @@ def value_and_grad(subject, cases):
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(stacked(cases)))
 
 
-@pytest.mark.parametrize("subject", LABELLED, ids=[s.name for s in LABELLED])
+@pytest.mark.parametrize("subject", by_kind(LABELLED))
 @pytest.mark.parametrize("mode", ["self", pytest.param("ref", marks=pytest.mark.slow)])
 def test_masks_of_labels_equal_the_labels(subject, mode):
     if mode == "ref" and (not subject.has_references or subject.name in SELF_ONLY):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import AxisType, Mesh, PartitionSpec
-from subjects import ADAPTERS, SUBJECTS, Subject
+from subjects import ADAPTERS, SUBJECTS, Subject, by_kind
 
 import jaxmetric as jm
 
@@ -27,6 +27,7 @@ Arrays = dict[str, Any]
 # Losses of ready-made triplets and pairs are sums over rows, with nothing to gather.
 SHARDED = [subject for subject in SUBJECTS if subject.name not in ADAPTERS]
 each_loss = pytest.mark.parametrize("subject", SHARDED, ids=[s.name for s in SHARDED])
+each_kind = pytest.mark.parametrize("subject", by_kind(SHARDED))
 
 
 def layouts() -> dict[str, Arrays]:
@@ -209,7 +210,7 @@ def outside(subject: Subject, mesh: Mesh) -> Callable[[Arrays], Any]:
     return value_and_grad(Parallel(subject.name, mesh), **options_of(subject))
 
 
-@each_loss
+@each_kind
 def test_eight_devices_equal_one(subject):
     """The gradient is taken outside, the axes of the mesh are Explicit."""
     assert_all_layouts(subject, outside(subject, mesh_of(8, AxisType.Explicit)))

