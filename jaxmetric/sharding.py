@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxmetric import _checks, _numerics
@@ -147,7 +148,7 @@ def _sorted_arguments(
             sharded[name] = _rows_of(name, value)
     batch = {np.shape(a)[:1] for a in jax.tree.leaves(sharded)}
     # One number a class may be as many as the batch: then it is not one an anchor.
-    classes = np.shape(given.get("proxies"))[:1]
+    classes = np.shape(given["proxies"])[:1] if "proxies" in given else ()
     for name, value in given.items():
         if name in sharded:
             continue
@@ -203,7 +204,7 @@ def _with_axes_in_use(mesh: Mesh, arrays: Any) -> Mesh:
         for a in jax.tree.leaves(arrays):
             of_array = jax.typeof(a).sharding.mesh
             # What is differentiated but not compiled is an array behind its tracer.
-            is_compiled = isinstance(lax.stop_gradient(a), jax.core.Tracer)
+            is_compiled = isinstance(lax.stop_gradient(a), Tracer)
             if is_compiled and of_array.axis_names == mesh.axis_names:
                 types = of_array.axis_types
     if types == mesh.axis_types:

@@ -124,6 +124,7 @@ def test_targets_say_what_is_met_missed_and_not_measured(write, capsys):
 
 def test_every_target_is_found_in_the_result_that_is_meant_for_it(write):
     over_one = {"forward_over_one": spread(10.0)}
+    models = {"over_one": spread(7.0)}
     resident = {"resident_bytes": 2**28, "slope": 1.02}
     batch_all, pk8 = "batch_all_triplet_loss", {"workload": "pk8", "temp_bytes": 2**28}
     tens = {"workload": "ten_classes", "forward": spread(20.0)}
@@ -136,6 +137,7 @@ def test_every_target_is_found_in_the_result_that_is_meant_for_it(write):
         peer_result("pml_batch_hard", 1024, over=8.0),
         peer_result("pml_supcon", 2048, over=6.0),
         Result("margins", batch_all, 512, 128, "pk4", num_margins=64, extra=over_one),
+        Result("population", "conv", 128, 64, num_margins=16, extra=models),
         Result("memory", batch_all, 16384, 128, temp_bytes=2**28, extra=resident),
         Result("retrieval", "evaluate", 60_000, 128, extra=resident, **pk8),
         Result("retrieval", "evaluate", 20_000, 64, **tens),

@@ -121,7 +121,7 @@ def test_no_pair_of_a_kind_is_no_valid_slot():
         np.testing.assert_array_equal(found.is_positive, found.valid & kind)
 
 
-@pytest.mark.parametrize("mode", ["self", "ref"])
+@pytest.mark.parametrize("mode", ["self", pytest.param("ref", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["distance_weighted", "uniform_histogram"])
 def test_a_relation_equals_its_labels(name, mode):
     case = random_case(np.random.default_rng(7), mode=mode, is_exact=False)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from subjects import ADAPTERS, SUBJECTS, Subject, by_kind
 
 import jaxmetric as jm
@@ -155,6 +155,10 @@ def inside(
     def mapped(case: Arrays) -> Any:
         specs = spec_of(case)
         out = (ALIKE, {name: specs[name] for name in _MOVING if name in case})
+        case = {
+            name: jax.device_put(value, NamedSharding(mesh, specs[name]))
+            for name, value in case.items()
+        }
         return jax.shard_map(
             function, mesh=mesh, in_specs=(specs,), out_specs=out, check_vma=check_vma
         )(case)

@@ -45,7 +45,8 @@ def labelled(loss_params, embeddings, labels):
 
 
 def paired(loss_params, embeddings, labels):
-    return of_all_pairs(loss_params, *embeddings, jnp.eye(ROWS, dtype=bool))
+    x, y = embeddings
+    return of_all_pairs(loss_params, x, y, jnp.eye(ROWS, dtype=bool))
 
 
 def mlp(rate: float = 0.0) -> nnx.Module:
@@ -161,7 +162,7 @@ def linear(params, model_state, inputs, *, key, train):
 
 
 def test_a_train_step_by_chunks_is_the_step():
-    def loss_fn(loss_params, embeddings, labels, ids):
+    def loss_fn(loss_params, embeddings, labels, ids=None) -> Any:
         stats = losses.contrastive_loss(embeddings, labels, ids=ids, reduction="none")
         return jm.reduce(stats, "mean"), stats
 
@@ -249,7 +250,9 @@ def test_memory_is_that_of_a_chunk():
         x = shape((batch, width), jnp.float32)
         y = shape((batch,), jnp.int32)
         compiled = function.lower(params, {}, x, y).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        memory = compiled.memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
 
     whole, parts = temporary_bytes(batch), temporary_bytes(32)
     activations = 6 * batch * width * 4
