@@ -84,6 +84,8 @@ def pnp_loss(row: Row, temperature, alpha, variant, b, include_self):
     hyper={},
     flags={"num_bins": (10, 7)},
     distance="cosine",
+    # Bins per unit of a squared distance, which is what the histogram magnifies.
+    logit_scale=lambda hyper: 10 / 4,
 )
 def fast_ap_loss(row: Row, num_bins):
     """One minus the average precision on a histogram of squared distances."""

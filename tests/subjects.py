@@ -281,10 +281,22 @@ def direction(case: Arrays, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 # These programs are small and run once or twice: compiling them is what costs.
-_QUICK_TO_COMPILE = {
+FAST = {
     "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
     "xla_llvm_disable_expensive_passes": True,
 }
+
+
+@functools.cache
+def fast_options() -> dict[str, Any]:
+    """Return the options, or none if this jaxlib has no longer one of them."""
+    try:
+        jax.jit(lambda: 0, compiler_options=FAST).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return FAST
 
 
 @functools.cache
@@ -292,7 +304,7 @@ def _compiled(subject: Subject, body: Callable, options: tuple) -> Any:
     def one(case: Arrays, direction: Arrays | None) -> dict[str, Any]:
         return body(subject, case, direction, **dict(options))
 
-    return jax.jit(jax.vmap(one), compiler_options=_QUICK_TO_COMPILE)
+    return jax.jit(jax.vmap(one), compiler_options=fast_options())
 
 
 def run(

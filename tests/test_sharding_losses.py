@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from subjects import ADAPTERS, SUBJECTS, Subject, by_kind
+from subjects import ADAPTERS, SUBJECTS, Subject, by_kind, fast_options
 
 import jaxmetric as jm
 
@@ -93,25 +93,6 @@ def value_and_grad(subject: Subject, **options: Any) -> Callable[[Arrays], Any]:
         )(moving)
 
     return function
-
-
-# Most of the time of these tests is compilation, which need not optimise.
-FAST = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-    "xla_llvm_disable_expensive_passes": True,
-}
-
-
-@functools.cache
-def fast_options() -> dict[str, Any]:
-    """Return the options, or none if this jaxlib has no longer one of them."""
-    try:
-        jax.jit(lambda: 0, compiler_options=FAST).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return FAST
 
 
 def compiled(function: Callable[..., Any]) -> Any:
