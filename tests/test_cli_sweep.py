@@ -131,14 +131,29 @@ def test_train_makes_the_same_model_of_its_configuration(swept, place):
     np.testing.assert_allclose(*losses, rtol=1e-4, atol=1e-5)
 
 
-def test_models_that_take_turns_are_the_same(swept, data, place):
-    out = place / "turns"
-    turns = ["--together", "1", "--out", str(out)]
+@pytest.mark.parametrize("together", ["2", "64"])
+def test_models_that_are_computed_together_are_the_same(swept, data, place, together):
+    out = place / f"together-{together}"
+    turns = ["--together", together, "--out", str(out)]
     assert main(["sweep", data, *SMALL, *STEPS, *GRID, *turns]) == 0
     ours, theirs = (read_json(p / "sweep.json")["models"] for p in (swept, out))
     for a, b in zip(ours, theirs, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a[MAP_AT_R] == pytest.approx(b[MAP_AT_R], abs=0.02)
+
+
+def test_seeds_are_spread_over_devices_as_points_are(swept, data, place):
+    """Nine seeds on eight devices: five have two each, and one of these is a filler."""
+    out = place / "seeds"
+    seeds = ["--margins", "0.4", "--learning-rate", "1e-2", "--seeds", "0:8:9"]
+    assert main(["sweep", data, *SMALL, *STEPS, *seeds, "--out", str(out)]) == 0
+    ours, theirs = (read_json(p / "sweep.json")["models"] for p in (swept, out))
+    assert [m["seed"] for m in theirs] == list(range(9))
+    for a in ours:
+        if (a["margin"], a["learning_rate"]) == (0.4, 1e-2):
+            b = theirs[a["seed"]]
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+            assert a[MAP_AT_R] == pytest.approx(b[MAP_AT_R], abs=0.02)
 
 
 def test_images_and_other_numbers_of_the_loss(place):

@@ -175,9 +175,8 @@ class GridOptions:
     seeds: str = "0"
     """Of the parameters, the batches and the augmentation."""
     together: int | None = None
-    """Models that are computed at once; all others take turns within the program,
-    which bounds the memory. auto: 16, but 1 for images above 16 pixels, whose
-    convolutions fill the processor alone."""
+    """Models that each device (each core of a CPU) computes at once; all others take
+    turns within the program, which bounds the memory. auto: 1 on a CPU, else 64."""
 
 
 @dataclass(frozen=True)

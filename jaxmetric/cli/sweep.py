@@ -19,7 +19,7 @@ from jaxmetric.cli.program import METRICS, named_metrics
 from jaxmetric.cli.progress import Progress
 from jaxmetric.cli.signals import Interrupted, Interrupts
 from jaxmetric.cli.sweep_grid import Grid, Point, options_of, read_grid
-from jaxmetric.cli.sweep_program import SweepProgram
+from jaxmetric.cli.sweep_program import SweepProgram, use_all_cores
 
 _MAX_SKIPPED = 10
 _MAX_LINES = 1000
@@ -41,6 +41,7 @@ def sweep(options: SweepOptions, command: str, interrupts: Interrupts) -> None:
         are saved.
       Interrupted: a signal has come; nothing has been written.
     """
+    use_all_cores()
     folders.check_out(options.out, can_resume=False)
     prepared, grid = _prepare(options)
     program = SweepProgram(prepared, grid, options.grid.together)
@@ -185,7 +186,7 @@ class Training:
         """Read, keep and show the metrics of the oldest step on the device."""
         start = time.perf_counter()
         step, array = self._pending.popleft()
-        values = np.asarray(array).reshape(self.grid.num_models, -1)
+        values = self.program.numbers_of(array).reshape(self.grid.num_models, -1)
         self.seconds["train"] += time.perf_counter() - start
         is_skipped = values[:, METRICS.index("skipped")] > 0
         self._in_a_row = np.where(is_skipped, self._in_a_row + 1, 0)
@@ -230,7 +231,10 @@ def _evaluated(prepared: Prepared, training: Training) -> list[results.Row]:
     assert held_out.labels is not None
     embed = measure.embedder(prepared.program.embed_fn)
     # On the host at one stroke: each model is then cut out without a computation.
-    host = jax.device_get(training.states._replace(key=None, opt_state=None))
+    host = jax.tree.map(
+        training.program.numbers_of,
+        training.states._replace(key=None, opt_state=None),
+    )
     rows = []
     for i in range(grid.num_models):
         seed, place = divmod(i, len(grid.points))

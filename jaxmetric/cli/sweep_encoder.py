@@ -4,7 +4,7 @@ With a kernel for each model XLA makes one grouped convolution, which on a CPU t
 to a hundred times as long as the convolutions one by one, and a convolution in a loop
 does too. So convolutions are products of kernels and patches here. The examples stand
 on the last axis, where the gradients of the products read memory in its order; the
-patches of the first layer, which all models share, are cut out once.
+patches of the first layer are cut out once for all that are computed together.
 """
 
 from collections.abc import Mapping

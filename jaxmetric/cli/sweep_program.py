@@ -1,11 +1,15 @@
 """The computations of a sweep: all its models in one compiled step.
 
-Models of one seed have the same batches and the same random changes, as `train` would
-give them with that seed, and so share what is made of these alone.
+The models are shared out among the devices, of which a CPU has one a core here. Models
+of one seed have the same batches and the same random changes, as `train` would give
+them with that seed, and so share what is made of these alone.
 """
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxmetric as jm
 from jaxmetric.cli.errors import UsageError
@@ -27,44 +32,77 @@ from jaxmetric.training import TrainState
 
 SweepStep = Callable[[TrainState, np.ndarray], tuple[TrainState, jax.Array]]
 
-# Larger images are computed one model at a time, see the option `--together`.
-_TOGETHER, _TINY_SIDE = 16, 16
+# An accelerator wants large operations. A core trains one model after the other faster:
+# what a small model computes stays in the cache.
+_TOGETHER = {"cpu": 1}
+_TOGETHER_ELSEWHERE = 64
+_MAX_CORES = 64
+_MODELS = "models"
+
+
+def use_all_cores() -> None:
+    """Let JAX see each core as a device, unless it has started or the user chose."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    is_chosen = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not is_chosen and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", min(cores, _MAX_CORES))
 
 
 class SweepProgram:
     """States and compiled steps of all models of a sweep.
 
-    A state has [seeds, points, ...] leaves and one key a seed.
+    A state has [seeds, points, ...] leaves and one key a seed. The longer of the two
+    axes is spread over the devices, after it was filled up with copies of its last
+    entry that nobody looks at.
 
     Args:
       prepared: the first model, as `train` would train it.
       grid: the models.
-      together: how many are computed at once; None for the default of the data.
+      together: how many a device computes at once; None for the default of its kind.
 
     Attributes:
       programs: what `train` would compute, one a seed.
-      together: as above, filled in.
+      num_devices: how many share the models.
 
     Raises:
       UsageError: a batch cannot be made with a seed.
 
-    Memory: the training data, and the state of every model.
+    Memory: the state of every model, and the activations of those that are computed
+    together.
     """
 
     def __init__(self, prepared: Prepared, grid: Grid, together: int | None):
         self._prepared, self._grid = prepared, grid
-        split, first = prepared.split, prepared.program
-        if together is None:
-            is_large = max(split.input_shape[:-1], default=0) > _TINY_SIDE
-            together = 1 if is_large and first.model["kind"] == "conv" else _TOGETHER
-        self.together = together
         self.programs = [self._of_seed(seed) for seed in grid.seeds]
-        rates = [point.learning_rate for point in grid.points]
+        counts = [len(grid.seeds), len(grid.points)]
+        self._axis = int(counts[1] >= counts[0])
+        devices = jax.local_devices()
+        share = -(-counts[self._axis] // len(devices))
+        self.num_devices = -(-counts[self._axis] // share)
+        self._mesh = Mesh(np.array(devices[: self.num_devices]), (_MODELS,))
+        if together is None:
+            together = _TOGETHER.get(devices[0].platform, _TOGETHER_ELSEWHERE)
+        self._together = together
+        # Entries of both axes, with those that fill up the longer one.
+        self._seeds, self._points = (np.arange(count) for count in counts)
+        filled = np.minimum(np.arange(share * self.num_devices), counts[self._axis] - 1)
+        if self._axis == 1:
+            self._points = filled
+        else:
+            self._seeds = filled
+        points = [grid.points[i] for i in self._points]
         hyper = {
-            name: jnp.asarray([p.hyper[name] for p in grid.points], jnp.float32)
-            for name in grid.varied
+            "learning_rate": np.array([p.learning_rate for p in points], np.float32),
+            "loss": {
+                n: np.array([p.hyper[n] for p in points], np.float32)
+                for n in grid.varied
+            },
         }
-        self._hyper = {"learning_rate": jnp.asarray(rates, jnp.float32), "loss": hyper}
+        self._hyper = jax.tree.map(self._put(self._over_points), hyper)
 
     @property
     def total_steps(self) -> int:
@@ -77,34 +115,51 @@ class SweepProgram:
 
     def initial_state(self) -> TrainState:
         """Return the state before the first step."""
-        return self._stacked([program.initial_state() for program in self.programs])
+        states = [program.initial_state() for program in self.programs]
+        number = len(self._points)
+
+        def spread(*leaves: jax.Array) -> jax.Array:
+            stacked = jnp.stack([leaves[i] for i in self._seeds])
+            shape = (len(stacked), number, *stacked.shape[1:])
+            return jnp.broadcast_to(stacked[:, None], shape)
+
+        spread_states = jax.tree.map(spread, *(s._replace(key=None) for s in states))
+        key = jnp.stack([states[i].key for i in self._seeds])
+        return self._placed(spread_states._replace(key=key))
 
     def switch(self, states: TrainState, phase: Phase) -> TrainState:
         """Return the state with which a phase begins, see `Program.switch`."""
         switched = []
-        for i, program in enumerate(self.programs):
+        for i, place in enumerate(self._seeds):
             of_seed = jax.tree.map(lambda x, i=i: x[i], states)
-            key = of_seed.key
 
             def begin(
-                state: TrainState, program: Program = program, key: Any = key
+                state: TrainState,
+                program: Program = self.programs[place],
+                key: Any = of_seed.key,
             ) -> TrainState:
                 state = program.switch(state._replace(key=key), phase)
                 return state._replace(key=None)
 
             switched.append(jax.vmap(begin)(of_seed._replace(key=None)))
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *switched)
-        return stacked._replace(key=states.key)
+        return self._placed(stacked._replace(key=states.key))
 
     def state_of(self, states: TrainState, model: int) -> TrainState:
         """Return the state of a model, as `train` would have it."""
         seed, point = divmod(model, len(self._grid.points))
-        of_seed = jax.tree.map(lambda x: x[seed], states)
-        return jm.training.take_state(of_seed, point)
+        key = jax.random.key_data(states.key[seed])
+        taken = jax.tree.map(
+            lambda x: jnp.asarray(np.asarray(x)[seed, point]),
+            states._replace(key=None),
+        )
+        # From the host, so that it stands on one device.
+        return taken._replace(key=jax.random.wrap_key_data(jnp.asarray(np.array(key))))
 
     def batch(self, step: int) -> np.ndarray:
         """Return the [seeds, batch] row ids of the batches of a step."""
-        return np.stack([program.batch(step) for program in self.programs])
+        rows = [program.batch(step) for program in self.programs]
+        return np.stack([rows[i] for i in self._seeds])
 
     def trace(self, phase: Phase) -> Any:
         """Trace the step of a phase, so that mistakes show before anything runs.
@@ -113,13 +168,28 @@ class SweepProgram:
           UsageError: the options do not fit together, or a number of the loss cannot
             be varied in one program.
         """
-        step = jax.jit(self._step(phase), donate_argnums=0)
         states = jax.eval_shape(lambda: self.switch(self.initial_state(), phase))
+        state_specs = self._specs(states)
+        specs = (state_specs, jax.tree.map(lambda _: self._over_points, self._hyper))
+        specs += (self._over_seeds,) * 3
+        out_specs = (state_specs, self._over_models)
+        shared = jax.shard_map(
+            self._step(phase), mesh=self._mesh, in_specs=specs, out_specs=out_specs
+        )
+
+        def sweep_step(*arguments: Any) -> Any:
+            return shared(*arguments)
+
+        place = partial(NamedSharding, self._mesh)
+        step = jax.jit(
+            sweep_step,
+            donate_argnums=0,
+            in_shardings=jax.tree.map(place, specs),
+            out_shardings=jax.tree.map(place, out_specs),
+        )
         with told_as_usage():
             try:
-                return step.trace(
-                    states, self._hyper, *self.programs[0].data, self.batch(0)
-                )
+                return step.trace(states, self._hyper, *self._examples(self.batch(0)))
             except jax.errors.ConcretizationTypeError as error:
                 raise UsageError(
                     f"the loss {phase.loss.name} must know one of "
@@ -130,11 +200,55 @@ class SweepProgram:
     def compile(self, traced: Any) -> SweepStep:
         """Compile what was traced: (states, rows) -> (states, metrics).
 
-        The states that are passed are donated. The metrics are one float32 array
-        [seeds, points, len(METRICS)].
+        The states that are passed are donated. The metrics are one float32 array, see
+        `numbers_of`.
         """
-        compiled, data = traced.lower().compile(), self.programs[0].data
-        return lambda states, rows: compiled(states, self._hyper, *data, rows)
+        compiled = traced.lower().compile()
+
+        def step(states: TrainState, rows: np.ndarray) -> tuple[TrainState, jax.Array]:
+            return compiled(states, self._hyper, *self._examples(rows))
+
+        return step
+
+    def numbers_of(self, leaf: Any) -> np.ndarray:
+        """Return [seeds, points, ...] numbers of an array, without what fills up."""
+        array = np.asarray(leaf)
+        return array[: len(self._grid.seeds), : len(self._grid.points)]
+
+    @property
+    def _over_models(self) -> PartitionSpec:
+        """How arrays [seeds, points, ...] are spread."""
+        return PartitionSpec(*[None] * self._axis, _MODELS)
+
+    @property
+    def _over_points(self) -> PartitionSpec:
+        """How arrays [points] are spread."""
+        return PartitionSpec(_MODELS) if self._axis == 1 else PartitionSpec()
+
+    @property
+    def _over_seeds(self) -> PartitionSpec:
+        """How arrays [seeds, ...] are spread."""
+        return PartitionSpec(_MODELS) if self._axis == 0 else PartitionSpec()
+
+    def _specs(self, states: TrainState) -> TrainState:
+        """Return how a state is spread."""
+        spread = jax.tree.map(lambda _: self._over_models, states._replace(key=None))
+        return spread._replace(key=self._over_seeds)
+
+    def _put(self, spec: PartitionSpec) -> Callable[[Any], jax.Array]:
+        """Return the function that spreads an array over the devices."""
+        return lambda x: jax.device_put(x, NamedSharding(self._mesh, spec))
+
+    def _placed(self, states: TrainState) -> TrainState:
+        """Return states spread over the devices."""
+        specs = self._specs(states)
+        return jax.tree.map(lambda x, spec: self._put(spec)(x), states, specs)
+
+    def _examples(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return inputs, labels and ids of [seeds, batch] rows."""
+        train = self._prepared.split.train
+        assert train.labels is not None
+        return train.inputs[rows], train.labels[rows], rows
 
     def _of_seed(self, seed: int) -> Program:
         """Return what `train` computes with a seed, on the data that is there."""
@@ -149,49 +263,40 @@ class SweepProgram:
         options = dataclasses.replace(options, run=run)
         return Program(options, loss, split.train, sampler, data=first.data)
 
-    def _stacked(self, states: list[TrainState]) -> TrainState:
-        """Return [seeds, points, ...] states of one state a seed."""
-        number = len(self._grid.points)
-
-        def spread(*leaves: jax.Array) -> jax.Array:
-            stacked = jnp.stack(leaves)
-            shape = (len(leaves), number, *stacked.shape[1:])
-            return jnp.broadcast_to(stacked[:, None], shape)
-
-        spread_states = jax.tree.map(spread, *(s._replace(key=None) for s in states))
-        return spread_states._replace(key=jnp.stack([s.key for s in states]))
-
     def _step(self, phase: Phase) -> Callable[..., Any]:
-        """Return the function that trains all models on the batches of their seeds."""
-        first, num_points = self.programs[0], len(self._grid.points)
-        num_seeds = len(self.programs)
+        """Return the function that trains the models of one device."""
+        first, shape = self.programs[0], [len(self._seeds), len(self._points)]
+        shape[self._axis] //= self.num_devices
+        num_seeds, num_points = shape
         embed_fn = side_by_side(first.model, first.embed_fn)
-        is_whole = num_seeds * num_points <= self.together
+        is_whole = num_seeds * num_points <= self._together
         step = jm.training.population(
             augmented(embed_fn, first.options.augment),
             _loss_fn(phase.loss, is_varied=phase.name == "metric"),
             lambda hyper: _optimizer(first, phase, hyper["learning_rate"]),
-            group_size=None if is_whole else min(self.together, num_points),
+            group_size=None if is_whole else min(self._together, num_points),
         )
 
-        def sweep_step(
-            states: TrainState, hyper: Any, inputs: jax.Array, labels: Any, rows: Any
+        def train(
+            states: TrainState, hyper: Any, inputs: Any, labels: Any, ids: Any
         ) -> tuple[TrainState, jax.Array]:
             def of_seed(seed: tuple) -> tuple[TrainState, jax.Array]:
-                states, rows = seed
                 # Row ids are ids, as in `train`.
-                batch = (inputs[rows], labels[rows], rows)
-                states, metrics = step(states, batch, hyper)
+                states, *batch = seed
+                states, metrics = step(states, tuple(batch), hyper)
                 return states, jnp.stack([metrics[name] for name in METRICS], -1)
 
+            seeds = (states, inputs, labels, ids)
             if num_seeds == 1:
-                alone = of_seed(jax.tree.map(lambda x: x[0], (states, rows)))
+                alone = of_seed(jax.tree.map(lambda x: x[0], seeds))
                 return jax.tree.map(lambda x: x[None], alone)
-            if is_whole:
-                return jax.vmap(lambda *seed: of_seed(seed))(states, rows)
-            return lax.map(of_seed, (states, rows))
+            return (
+                jax.vmap(lambda *seed: of_seed(seed))(*seeds)
+                if is_whole
+                else (lax.map(of_seed, seeds))
+            )
 
-        return sweep_step
+        return train
 
 
 def _loss_fn(loss: Loss, *, is_varied: bool) -> Callable[..., Any]:

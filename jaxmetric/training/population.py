@@ -63,10 +63,12 @@ def population(
     depends on the batch and the key alone (augmentation) is computed once for all. With
     a key for each model it is computed for each.
 
-    On a CPU, XLA's convolutions with a kernel for each model, and those in a loop, are
-    many times slower than one convolution. An encoder that is to be trained here should
-    multiply patches instead; the first layer, whose input all models share, is no such
-    case unless there are groups.
+    Nothing connects the models, so `jax.shard_map` over the axis of models shares them
+    out among devices. A CPU is one device unless `jax_num_cpu_devices` says otherwise:
+    with one a core and `group_size=1` small models train fastest there, since each
+    stays in the cache. XLA's convolutions with a kernel for each model, and those in a
+    loop, are many times slower on a CPU than a single one: let the encoder multiply
+    patches instead.
 
     Args:
       embed_fn: an encoder, see `EmbedFn`; of one model.
