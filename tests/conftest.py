@@ -1,6 +1,7 @@
 """Settings of the whole suite: strict dtypes and ranks, eight devices on the CPU."""
 
 import os
+import pathlib
 
 import jax
 import pytest
@@ -18,3 +19,23 @@ def test_data():
     if not folder:
         pytest.skip("JAXMETRIC_TEST_DATA is not set")
     return folder
+
+
+_MOST_MAPS, _EVERY = 30_000, 20
+_num_tests = 0
+
+
+@pytest.fixture(autouse=True)
+def bounded_programs():
+    """Drop compiled programs before they use up the memory maps of a process.
+
+    Each holds some, Linux gives a process 65,530, and XLA ends it when they are gone.
+    """
+    global _num_tests
+    yield
+    _num_tests += 1
+    maps = pathlib.Path("/proc/self/maps")
+    if _num_tests % _EVERY == 0 and maps.exists():
+        with maps.open() as lines:
+            if sum(1 for _ in lines) > _MOST_MAPS:
+                jax.clear_caches()
