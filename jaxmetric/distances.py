@@ -219,7 +219,7 @@ def _exact_by_blocks(
             d,
         )
 
-    first = jnp.arange(num_blocks) * block
+    first = jnp.arange(num_blocks, dtype=jnp.int32) * block
     parts = tuple(split(a) for a in (geometry.x, geometry.x_centred, geometry.x_exists))
     d = lax.map(one_block, (*parts, first))
     return d.reshape(num_blocks * block, n)[:m]

@@ -393,3 +393,12 @@ def test_products_past_32768_rows_are_right():
     d = np.asarray(pairwise(jnp.asarray(x), jnp.asarray(y)))
     want = exact(x[-9:], y, "euclidean")
     np.testing.assert_allclose(d[-9:], want, rtol=DISTANCE["float32"])
+
+
+def test_near_pairs_are_found_in_blocks_of_doubles():
+    x = np.random.default_rng(0).normal(size=(3000, 40))
+    x[7] = x[2900]
+    with jax.enable_x64(True):
+        d = np.asarray(jm.pairwise_distance(jnp.asarray(x), distance="cosine"))
+    assert d.dtype == np.float64
+    assert d[7, 2900] == 0
