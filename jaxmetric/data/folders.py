@@ -55,6 +55,17 @@ def load_folder(
       ValueError: an argument out of range.
 
     Memory: the images at their final size and one at its original size.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> from PIL import Image
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     for name in ("cat", "dog"):
+      ...         pathlib.Path(folder, name).mkdir()
+      ...         Image.new("L", (3, 2)).save(pathlib.Path(folder, name, "1.png"))
+      ...     dataset = load_folder(folder)
+      >>> print(dataset.inputs.shape, dataset.class_names)
+      (2, 2, 3, 1) ('cat', 'dog')
     """
     size = check_image_size("load_folder", image_size)
     check_channels("load_folder", channels)

@@ -56,6 +56,15 @@ def load_npz(
 
     Memory: the result and some tens of megabytes: arrays are read, and images resized,
       by blocks. Arrays in column order are held whole once.
+
+    Example:
+      >>> import pathlib, tempfile, numpy as np
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder, "rows.npz")
+      ...     np.savez(path, features=np.zeros((4, 2)), labels=[5, 5, 9, 9])
+      ...     dataset = load_npz(path)
+      >>> print(dataset.inputs.shape, dataset.labels.tolist())
+      (4, 2) [0, 0, 1, 1]
     """
     size = check_image_size("load_npz", image_size)
     check_channels("load_npz", channels)

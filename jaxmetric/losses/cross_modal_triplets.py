@@ -78,8 +78,10 @@ def cross_modal_triplet_loss(
       >>> print(f"{cross_modal_triplet_loss(jnp.array([u, v]), jnp.array([u, u])):.4f}")
       0.4000
 
-    Source: Faghri, Fleet, Kiros, Fidler. VSE++. BMVC 2018. arXiv:1707.05612, equation
-    6; all negatives: Kiros, Salakhutdinov, Zemel. 2014. arXiv:1411.2539.
+    Source: Faghri, Fleet, Kiros, Fidler. VSE++: Improving Visual-Semantic Embeddings
+    with Hard Negatives. BMVC 2018. arXiv:1707.05612, equation 6; all negatives: Kiros,
+    Salakhutdinov, Zemel. Unifying Visual-Semantic Embeddings with Multimodal Neural
+    Language Models. 2014. arXiv:1411.2539.
     """
     function = "cross_modal_triplet_loss"
     comparison, given = _paired.compare(

@@ -131,7 +131,7 @@ def contrastive_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: of negatives, in units of `distance`; a number, a scalar array or one an
         anchor [batch].
       positive_margin: likewise of positives.

@@ -43,7 +43,7 @@ def cosine_embedding_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: a cosine, from -1 to 1; a number, a scalar array or one an anchor [batch].
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
         reduction, block_size, axis_name: as in `jaxmetric.losses`.

@@ -51,7 +51,7 @@ def intra_pair_variance_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       positive_epsilon: slack, a share of the mean; a number or a scalar array.
       negative_epsilon: likewise.
       distance: "cosine" and "dot" take the form of similarities, any other that of
@@ -134,7 +134,7 @@ def threshold_consistent_margin_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       positive_weight: factor of the positive side; a number or a scalar array.
       negative_weight: likewise.
       positive_margin: a cosine; a number, a scalar array or one an anchor [batch].

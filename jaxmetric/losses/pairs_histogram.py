@@ -47,7 +47,7 @@ def histogram_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       num_bins: intervals between -1 and 1, an int. The paper has 100 to 200.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
         block_size, axis_name: as in `jaxmetric.losses`.

@@ -47,7 +47,7 @@ def lifted_structure_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: in units of `distance`; a number, a scalar array or one a row [batch].
       positive_margin: likewise; one an anchor.
       distance: a name or a callable; see `pairwise_distance`.
@@ -124,7 +124,7 @@ def generalized_lifted_structure_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: in units of `distance`; a number, a scalar array or one an anchor
         [batch].
       positive_margin: likewise.

@@ -54,7 +54,7 @@ def ranked_list_loss(
 
     Args:
       embeddings: [batch, dim] floating. Normalise them first.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: between the two boundaries, in units of `distance`; a number, a scalar
         array or one an anchor [batch].
       alpha: boundary of the negatives, likewise; None for 1 + margin / 2.

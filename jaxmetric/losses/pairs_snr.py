@@ -46,13 +46,14 @@ def snr_contrastive_loss(
     The anchor is the signal, so d(a, b) and d(b, a) differ; a constant added to a row
     changes nothing. An anchor whose coordinates are all alike has no signal and is not
     counted (as of the cosine's rows, so of what is left when the mean is taken out: a
-    norm of at most 1e-6 counts as 0). No pair: 0. With `zero_mean_weight` w, every
-    term of an anchor is raised by w |sum of its coordinates|, the paper's regulariser;
-    under "mean" it adds the mean over anchors, each as often as it has pairs.
+    norm of at most 1e-6 counts as 0). No pair: 0. With `zero_mean_weight` w, the
+    paper's regulariser w |sum of an anchor's coordinates| is added once a pair, whose
+    hinge alone tells whether it is active: to every mean it adds the mean over
+    anchors, each as often as it has pairs.
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: of negatives, a ratio of variances; a number, a scalar array or one an
         anchor [batch].
       positive_margin: likewise of positives.
@@ -125,15 +126,22 @@ def _snr_contrastive(
     # overflows. 0 stands for no signal, as in the padding of the last block.
     geometry = geometry._replace(scale=jnp.ones_like(geometry.scale))
     reciprocal = jnp.where(has_signal, 1 / jnp.where(has_signal, signal, 1), 0)
-    per_row = (reciprocal, zero_mean_weight * offset, margin, positive_margin)
+    per_row = (reciprocal, margin, positive_margin)
     stats = _rows.map_rows(centred, geometry, _snr_rows, per_row, block_size)
+    count = stats.num_terms
+    costs = zero_mean_weight * offset * count.astype(offset.dtype)
+    if reduction == "mean_active":
+        # The costs have a mean of their own: hinges at 0 have theirs too.
+        mean = _rows.finish(comparison, LossStats(costs, count, count), "mean")
+        loss = _rows.finish(comparison, stats, reduction)
+        return loss + mean  # pyright: ignore (scalars under a mean)
+    stats = stats._replace(total=stats.total + costs)
     return _rows.finish(comparison, stats, reduction)
 
 
 def _snr_rows(
     block: Block,
     reciprocal: jax.Array,
-    penalty: jax.Array,
     margin: jax.Array,
     positive_margin: jax.Array,
 ) -> LossStats:
@@ -141,7 +149,7 @@ def _snr_rows(
     d = block.distances * reciprocal
     pull, push = _numerics.relu(d - positive_margin), _numerics.relu(margin - d)
     is_term = (block.positive | block.negative) & (reciprocal > 0)
-    return _rows.pair_terms(jnp.where(block.positive, pull, push) + penalty, is_term)
+    return _rows.pair_terms(jnp.where(block.positive, pull, push), is_term)
 
 
 def _widened(comparison: Comparison) -> Comparison:

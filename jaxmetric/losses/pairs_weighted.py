@@ -48,7 +48,7 @@ def multi_similarity_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       alpha: > 0, sharpness of the positive side; a number or a scalar array.
       beta: > 0, sharpness of the negative side; a number or a scalar array.
       base: a similarity; a number, a scalar array or one an anchor [batch].
@@ -136,9 +136,10 @@ def circle_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
-      m: relaxation, the radius of the boundary; a number, a scalar array or one an
-        anchor [batch]. The paper has 0.4 (retrieval) and 0.25.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
+      m: relaxation: positives are asked for a cosine of 1 - m, negatives for one of m,
+        so a smaller m asks for more; a number, a scalar array or one an anchor [batch].
+        The paper has 0.4 (retrieval) and 0.25.
       gamma: > 0, scale of the similarities; a number or a scalar array. The paper has
         80 (retrieval), 128 (re-identification) and 256 (faces).
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,

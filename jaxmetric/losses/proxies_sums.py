@@ -181,8 +181,8 @@ def distributional_ranking_loss(
       labels: [batch] integer in 0..C-1.
       proxies: [C, dim] floating, one a class; learned with the encoder.
       margin: of the scores, which lie in 0..1; a number or a scalar array.
-      positive_temperature, negative_temperature: > 0, how little the hardest scores
-        dominate.
+      positive_temperature, negative_temperature: > 0; the smaller, the more the
+        hardest scores dominate their mean.
       L: > 0, sharpness of the softplus. tau: > 0, factor of the loss.
       scale: factor of the similarities; a number or a scalar array.
       distance: similarities are s = 1 - d for "cosine", -d for any other ("dot": the

@@ -44,7 +44,7 @@ def fast_ap_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       num_bins: a positive Python int.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
         reduction, block_size, axis_name: as in `jaxmetric.losses`.

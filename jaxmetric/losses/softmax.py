@@ -45,7 +45,7 @@ def nt_xent_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       temperature: > 0; a number or a scalar array.
       distance: similarities are s = 1 - d for "cosine", -d for any other.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
@@ -65,8 +65,11 @@ def nt_xent_loss(
       >>> print(f"{nt_xent_loss(x, jnp.array([0, 0, 1, 1]), temperature=1.0):.4f}")
       0.5514
 
-    Source: Sohn. NIPS 2016; van den Oord, Li, Vinyals. 2018. arXiv:1807.03748; Chen,
-    Kornblith, Norouzi, Hinton. SimCLR. ICML 2020. arXiv:2002.05709, equation 1.
+    Source: Chen, Kornblith, Norouzi, Hinton. A Simple Framework for Contrastive
+    Learning of Visual Representations (SimCLR). ICML 2020. arXiv:2002.05709,
+    equation 1; Sohn. Improved Deep Metric Learning with Multi-class N-pair Loss
+    Objective. NIPS 2016; van den Oord, Li, Vinyals. Representation Learning with
+    Contrastive Predictive Coding. 2018. arXiv:1807.03748.
     """
     function = "nt_xent_loss"
     comparison = _comparison.compare(
@@ -124,7 +127,7 @@ def supervised_contrastive_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       temperature: > 0; a number or a scalar array.
       distance: similarities are s = 1 - d for "cosine", -d for any other.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,

@@ -46,7 +46,7 @@ def nca_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       scale: > 0, factor of the distances; a number or a scalar array.
       distance: a name or a callable; see `pairwise_distance`.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
@@ -124,7 +124,7 @@ def instance_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       gamma: > 0, factor of the cosines; a number or a scalar array.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
         reduction, block_size, axis_name: as in `jaxmetric.losses`.

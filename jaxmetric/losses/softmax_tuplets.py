@@ -63,7 +63,7 @@ def n_pairs_loss(
 
     Args:
       embeddings: [batch, dim] floating. Taken as they are.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       l2_weight: weight of the squared norms; a number or a scalar array.
       distance: similarities are s = 1 - d for "cosine", -d for any other ("dot": the
         inner product).
@@ -140,7 +140,7 @@ def tuplet_margin_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: in radians; a number, a scalar array or one an anchor [batch].
       scale: > 0, factor of the cosines; a number or a scalar array.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,

@@ -68,7 +68,8 @@ def triplet_margin_loss(
       0.50
 
     Source: Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832,
-    equation 2; swap: Balntas, Riba, Ponsa, Mikolajczyk. BMVC 2016.
+    equation 2; swap: Balntas, Riba, Ponsa, Mikolajczyk. Learning Local Feature
+    Descriptors with Triplets and Shallow Convolutional Neural Networks. BMVC 2016.
     """
     function = "triplet_margin_loss"
     sides = []

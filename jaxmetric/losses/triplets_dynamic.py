@@ -65,7 +65,7 @@ def dynamic_soft_margin_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised; the paper does.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       min_value: < 0, where the bins start, in units of `distance`; -2 is the least that
         unit rows have.
       num_bins: how many bins; 512 in the authors' code.

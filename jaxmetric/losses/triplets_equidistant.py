@@ -62,7 +62,7 @@ def equidistant_triplet_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: in units of `distance`; a number, a scalar array or one an anchor
         [batch].
       equidistant_weight: how much the difference of the two far sides costs.

@@ -43,7 +43,7 @@ def margin_loss(
     block_size: int | None = None,
     axis_name: str | None = None,
 ) -> jax.Array | LossStats:
-    """Keep positives inside a boundary and negatives outside, a margin off it each.
+    """Keep positives inside a boundary and negatives outside, each by a margin.
 
     L = mean over (a, p, n) of  max(0, (d(a, p) + margin) - beta_a)
                                 max(0, (beta_a + margin) - d(a, n))      two terms each
@@ -152,7 +152,7 @@ def lossless_triplet_loss(
 
     Args:
       embeddings: [batch, dim] floating.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       max_distance: the largest distance that two rows can have; None for `dim`.
       beta: where the cost of a distance becomes infinite; None for `max_distance`.
       epsilon: > 0, where the cost is cut off.

@@ -15,6 +15,8 @@ class SharedTowers(nnx.Module):
     Args:
       encoder: module from [batch, ...] inputs to [batch, dim] embeddings.
 
+    Memory: the encoder's, for a batch of both.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
@@ -46,6 +48,16 @@ class TripletTowers(nnx.Module):
 
     Args:
       encoder: module from [batch, ...] inputs to [batch, dim] embeddings.
+
+    Memory: the encoder's, for a batch of all three.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> towers = TripletTowers(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+      >>> a, p, n = towers(*jnp.ones((3, 4, 3)))
+      >>> print(a.shape, n.shape)
+      (4, 2) (4, 2)
     """
 
     def __init__(self, encoder: nnx.Module):
@@ -73,6 +85,16 @@ class TwoTowers(nnx.Module):
     Args:
       left: module from [batch, ...] inputs to [batch, dim] embeddings.
       right: the same for the other side, to the same width.
+
+    Memory: that of both encoders.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> image, text = (nnx.Linear(n, 2, rngs=nnx.Rngs(0)) for n in (5, 3))
+      >>> x, y = TwoTowers(image, text)(jnp.ones((4, 5)), jnp.ones((4, 3)))
+      >>> print(x.shape, y.shape)
+      (4, 2) (4, 2)
     """
 
     def __init__(self, left: nnx.Module, right: nnx.Module):

@@ -30,6 +30,8 @@ class RunLock:
       CheckpointError: another process, or another RunLock of this one, holds the
         folder; or the file cannot be written.
 
+    Memory: none.
+
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder, RunLock(folder):

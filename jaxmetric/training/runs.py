@@ -69,6 +69,14 @@ def build_encoder(
       ValueError, TypeError: the description does not fit; see `jaxmetric.models.build`.
 
     Memory: the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> model = {"kind": "mlp", "input_shape": [4], "dim": 2}
+      >>> embed_fn, params, model_state = build_encoder(model, seed=1)
+      >>> x, _ = embed_fn(params, model_state, jnp.ones((3, 4)), key=None, train=False)
+      >>> print(x.shape)
+      (3, 2)
     """
     from flax import nnx
 
@@ -87,6 +95,23 @@ def accept_raw_inputs(embed_fn: EmbedFn) -> EmbedFn:
 
     The conversion is part of the function, so images travel to the device as bytes.
     Floating inputs pass unchanged.
+
+    Args:
+      embed_fn: an encoder of floating inputs, see `EmbedFn`.
+
+    Returns:
+      The encoder of uint8 images and of what `embed_fn` takes.
+
+    Memory: the inputs once more, as float32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> def embed_fn(params, model_state, inputs, *, key, train):
+      ...     return inputs, model_state
+      >>> raw_fn = accept_raw_inputs(embed_fn)
+      >>> x = jnp.array([[0, 255]], jnp.uint8)
+      >>> print(raw_fn({}, {}, x, key=None, train=False)[0])
+      [[0. 1.]]
     """
     from jaxmetric.data import to_float
 
