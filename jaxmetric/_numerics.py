@@ -117,10 +117,11 @@ def masked_logsumexp(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Arra
     Where the mask is empty the value is 0 with gradient 0 and the flag False: minus
     infinity is told by the flag, not by a number that later arithmetic trips over.
     """
-    exists = jnp.any(mask, -1)
-    shift = lax.stop_gradient(jnp.where(exists, masked_max(x, mask), 0))
-    # The argument of exp is selected too: an unmasked overflow would leave inf * 0.
-    terms = jnp.where(mask, jnp.exp(jnp.where(mask, x - shift[..., None], 0)), 0)
+    largest = lax.stop_gradient(masked_max(x, mask))
+    exists = largest != -jnp.inf
+    shift = jnp.where(exists, largest, 0)
+    # The argument of exp is selected: an unmasked overflow would leave inf * 0.
+    terms = jnp.exp(jnp.where(mask, x - shift[..., None], -jnp.inf))
     total = jnp.where(exists, jnp.sum(terms, -1), 1)
     return jnp.where(exists, jnp.log(total) + shift, 0), exists
 

@@ -6,6 +6,7 @@ computed in two kernels can differ in its last bit.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -99,3 +100,39 @@ def visit_slots(
         loop,
     )
     return state
+
+
+def sum_over_positives(
+    block: Block, term: Callable[[jax.Array, jax.Array], Any], start: Any
+) -> Any:
+    """Return `start` plus `term(p, exists)` of one positive of every row at a time.
+
+    It can be differentiated. `p` and `exists` are [b]: an index, and whether the row
+    has a positive there; the pytree of a term is that of `start`.
+
+    Memory: that of one term, which the backward pass computes again.
+    """
+    segments, rows = block.segments, jnp.arange(block.where.size)
+    assert segments is not None
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def add(total: Any, slot: jax.Array) -> tuple[Any, None]:
+        p, exists = segments.candidate(slot)
+        exists &= block.positive[rows, p]
+        return jax.tree.map(jnp.add, total, term(p, exists)), None
+
+    # Reverse mode needs loops of static length, while how many positives there are is
+    # data: stretches of growing length, and those beyond the largest class are skipped.
+    total = _numerics.varying_like(start, block.distances, block.positive)
+    n = block.distances.shape[1]
+    largest, first, length = jnp.max(segments.size), 0, 8
+    while first < n:
+        slots = jnp.arange(first, min(first + length, n), dtype=jnp.int32)
+        total = lax.cond(
+            largest > first,
+            lambda total, slots=slots: lax.scan(add, total, slots)[0],
+            lambda total: total,
+            total,
+        )
+        first, length = first + length, 8 * length
+    return total

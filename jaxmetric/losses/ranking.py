@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxmetric import _checks, _comparison, _numerics, _rows
+from jaxmetric import _checks, _comparison, _numerics, _rows, _selection
 from jaxmetric._geometry import Precision
 from jaxmetric._rows import Block
 from jaxmetric.reductions import LossStats, Reduction
@@ -56,7 +56,7 @@ def smooth_ap_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       temperature: > 0, of the sigmoids; a number or a scalar array.
       include_self: count the anchor among its positives; no effect with references.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
@@ -135,10 +135,10 @@ def pnp_loss(
     R_j = sum_{k in N} sigmoid((s_k - s_j) / temperature)
 
       "O"   f = R                              all negatives alike
-      "Ds"  f = log(1 + R)                     a gradient that decreases slowly with R
-      "Dq"  f = 1 - (1 + R)^-alpha             and quickly
-      "Iu"  f = (1 + R) log(1 + R)             a gradient that increases without bound
-      "Ib"  f = (b R - log(1 + b R)) / b^2     and up to 1 / b
+      "Ds"  f = log(1 + R)                     less for each the more there are, slowly
+      "Dq"  f = 1 - (1 + R)^-alpha             the same, quickly
+      "Iu"  f = (1 + R) log(1 + R)             more for each the more there are
+      "Ib"  f = (b R - log(1 + b R)) / b^2     the same, but at most 1 / b for each
 
     N are the negatives, Q the positives and, with `include_self` and without
     references, the anchor itself (similarity 1), as in the authors' code. An anchor
@@ -147,7 +147,7 @@ def pnp_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       variant: the name of f.
       alpha: > 0, used by "Dq"; a number or a scalar array.
       b: > 0, used by "Ib"; a number or a scalar array.
@@ -288,29 +288,14 @@ def _mean_over_positives(
 
     With `has_self` the anchor is one of them, as `term(1, None)`.
     """
-    s, segments, rows = block.similarities, block.segments, jnp.arange(block.where.size)
-    assert segments is not None
+    s, rows = block.similarities, jnp.arange(block.where.size)
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def add(total: jax.Array, slot: jax.Array) -> tuple[jax.Array, None]:
-        j, exists = segments.candidate(slot)
-        exists &= block.positive[rows, j]
-        return total + jnp.where(exists, term(s[rows, j], j), 0), None
+    def term_of(j: jax.Array, exists: jax.Array) -> jax.Array:
+        return jnp.where(exists, term(s[rows, j], j), 0)
 
-    # Reverse mode needs loops of static length, while how many positives there are is
-    # data: stretches of growing length, and those beyond the largest class are skipped.
-    total = _numerics.varying_like(jnp.zeros_like(s[:, 0]), s, block.positive)
+    start = _numerics.varying_like(jnp.zeros_like(s[:, 0]), s, block.positive)
     if has_self:
-        total += jax.checkpoint(lambda s_j: term(s_j, None))(jnp.ones_like(total))
-    largest, first, length = jnp.max(segments.size), 0, 8
-    while first < s.shape[1]:
-        slots = jnp.arange(first, min(first + length, s.shape[1]), dtype=jnp.int32)
-        total = lax.cond(
-            largest > first,
-            lambda total, slots=slots: lax.scan(add, total, slots)[0],
-            lambda total: total,
-            total,
-        )
-        first, length = first + length, 8 * length
+        start += jax.checkpoint(lambda s_j: term(s_j, None))(jnp.ones_like(start))
+    total = _selection.sum_over_positives(block, term_of, start)
     size = jnp.sum(block.positive, -1, dtype=s.dtype) + float(has_self)
     return _rows.anchor_terms(_numerics.quotient(total, size), block.has_both)

@@ -1,13 +1,10 @@
 """Triplets by the angle at the negative, all negatives of a positive pair together."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
-from jaxmetric import _checks, _comparison, _geometry, _numerics, _rows
+from jaxmetric import _checks, _comparison, _geometry, _numerics, _rows, _selection
 from jaxmetric._geometry import Precision
 from jaxmetric._rows import Block
 from jaxmetric.reductions import LossStats, Reduction
@@ -46,7 +43,7 @@ def angular_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       alpha: > 0 and < 90, the bound in degrees; the paper uses 36 to 55.
       precision, where, weights, ids, ref_embeddings, ref_labels, ref_where, ref_ids,
         reduction, block_size, axis_name: as in `jaxmetric.losses`.
@@ -103,15 +100,10 @@ def angular_loss(
 
 def _angular_rows(block: Block, slope: jax.Array, precision: Precision) -> LossStats:
     """Sum over p of log(1 + sum_n exp(4 T (s_n + s_pn) - 2 (1 + T) s_p)), [b, n]."""
-    s, segments, rows = block.similarities, block.segments, jnp.arange(block.where.size)
+    s, rows = block.similarities, jnp.arange(block.where.size)
     geometry, has_both = block.geometry, block.has_both
-    assert segments is not None
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def add(state: tuple, slot: jax.Array) -> tuple:
-        total, num_active = state
-        p, exists = segments.candidate(slot)
-        exists &= block.positive[rows, p] & has_both
+    def term_of(p: jax.Array, exists: jax.Array) -> tuple[jax.Array, jax.Array]:
         positives = geometry._replace(
             x=geometry.y[p],
             x_centred=geometry.y_centred[p],
@@ -120,23 +112,12 @@ def _angular_rows(block: Block, slope: jax.Array, precision: Precision) -> LossS
         s_pn = 1 - _geometry.block_distances(positives, "cosine", precision)
         exponent = 4 * slope * (s + s_pn) - 2 * (1 + slope) * s[rows, p][:, None]
         found, _ = _numerics.masked_logsumexp(exponent, block.negative)
-        terms = jnp.where(exists, jax.nn.softplus(found), 0)
-        num_active += (terms > 0).astype(jnp.int32)
-        return (total + terms, num_active), None
+        term = jnp.where(exists & has_both, jax.nn.softplus(found), 0)
+        return term, (term > 0).astype(jnp.int32)
 
-    # Reverse mode needs loops of static length, while how many positives there are is
-    # data: stretches of growing length, and those beyond the largest class are skipped.
     zero = jnp.zeros(block.where.size, s.dtype)
-    state = _numerics.varying_like((zero, zero.astype(jnp.int32)), s, block.positive)
-    largest, first, length = jnp.max(segments.size), 0, 8
-    while first < s.shape[1]:
-        slots = jnp.arange(first, min(first + length, s.shape[1]), dtype=jnp.int32)
-        state = lax.cond(
-            largest > first,
-            lambda state, slots=slots: lax.scan(add, state, slots)[0],
-            lambda state: state,
-            state,
-        )
-        first, length = first + length, 8 * length
+    total, num_active = _selection.sum_over_positives(
+        block, term_of, (zero, zero.astype(jnp.int32))
+    )
     num_positives = jnp.sum(block.positive, -1, dtype=jnp.int32)
-    return LossStats(state[0], jnp.where(has_both, num_positives, 0), state[1])
+    return LossStats(total, jnp.where(has_both, num_positives, 0), num_active)

@@ -9,7 +9,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from jaxmetric import (
@@ -17,7 +16,6 @@ from jaxmetric import (
     _comparison,
     _geometry,
     _hinges,
-    _numerics,
     _rows,
     _selection,
     reductions,
@@ -27,6 +25,7 @@ from jaxmetric._geometry import Distance, Precision
 from jaxmetric._rows import Block
 from jaxmetric.losses.triplets import triplet_terms
 from jaxmetric.reductions import LossStats, Reduction
+from jaxmetric.relations import Labels
 
 __all__ = [
     "batch_all_triplet_loss",
@@ -36,7 +35,7 @@ __all__ = [
 
 def batch_all_triplet_loss(
     embeddings: jax.Array,
-    labels: ArrayLike,
+    labels: Labels,
     *,
     margin: ArrayLike = 0.2,
     soft: bool = False,
@@ -63,7 +62,7 @@ def batch_all_triplet_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: in units of `distance`; a number, a scalar array or one an anchor
         [batch].
       soft: softplus instead of the hinge.
@@ -121,7 +120,7 @@ def batch_all_triplet_loss(
 
 def batch_hard_triplet_loss(
     embeddings: jax.Array,
-    labels: ArrayLike,
+    labels: Labels,
     *,
     margin: ArrayLike = 0.2,
     soft: bool = False,
@@ -151,7 +150,7 @@ def batch_hard_triplet_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: in units of `distance`; a number, a scalar array or one an anchor
         [batch].
       soft: softplus instead of the hinge.
@@ -223,35 +222,19 @@ def _batch_all_hinge(block: Block, margin: jax.Array) -> LossStats:
 def _batch_all_soft(block: Block, margin: jax.Array) -> LossStats:
     """Sum over p, n of softplus(d_p - d_n), for [b, n] distances."""
     del margin
-    d, segments, rows = block.distances, block.segments, jnp.arange(block.where.size)
-    assert segments is not None
+    d, rows = block.distances, jnp.arange(block.where.size)
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def add(state: tuple, slot: jax.Array) -> tuple:
-        total, num_active = state
-        p, exists = segments.candidate(slot)
-        exists &= block.positive[rows, p]
+    def terms_of(p: jax.Array, exists: jax.Array) -> tuple[jax.Array, jax.Array]:
         is_term = exists[:, None] & block.negative
         terms = jax.nn.softplus(jnp.where(is_term, d[rows, p][:, None] - d, 0))
         terms = jnp.where(is_term, terms, 0)
-        num_active += jnp.sum(terms > 0, -1, dtype=jnp.int32)
-        return (total + jnp.sum(terms, -1), num_active), None
+        return jnp.sum(terms, -1), jnp.sum(terms > 0, -1, dtype=jnp.int32)
 
-    # Reverse mode needs loops of static length, while how many positives there are is
-    # data: stretches of growing length, and those beyond the largest class are skipped.
     zero = jnp.zeros(d.shape[0], d.dtype)
-    state = _numerics.varying_like((zero, zero.astype(jnp.int32)), d, block.positive)
-    largest, first, length = jnp.max(segments.size), 0, 8
-    while first < d.shape[1]:
-        slots = jnp.arange(first, min(first + length, d.shape[1]), dtype=jnp.int32)
-        state = lax.cond(
-            largest > first,
-            lambda state, slots=slots: lax.scan(add, state, slots)[0],
-            lambda state: state,
-            state,
-        )
-        first, length = first + length, 8 * length
-    return LossStats(state[0], _num_triplets(block), state[1])
+    total, num_active = _selection.sum_over_positives(
+        block, terms_of, (zero, zero.astype(jnp.int32))
+    )
+    return LossStats(total, _num_triplets(block), num_active)
 
 
 def _num_triplets(block: Block) -> jax.Array:

@@ -25,6 +25,7 @@ from jaxmetric._geometry import Distance, Precision
 from jaxmetric._rows import Block
 from jaxmetric.losses.triplets import triplet_terms
 from jaxmetric.reductions import LossStats, Reduction
+from jaxmetric.relations import Labels
 
 __all__ = ["semi_hard_triplet_loss"]
 
@@ -34,7 +35,7 @@ _KEPT_POSITIVES = 8
 
 def semi_hard_triplet_loss(
     embeddings: jax.Array,
-    labels: ArrayLike,
+    labels: Labels,
     *,
     margin: ArrayLike = 0.2,
     distance: Distance = "euclidean",
@@ -50,7 +51,7 @@ def semi_hard_triplet_loss(
     block_size: int | None = None,
     axis_name: str | None = None,
 ) -> jax.Array | LossStats:
-    """Push, for each positive pair, the nearest negative beyond the positive away.
+    """For each positive pair, push away the nearest negative beyond the positive.
 
     L = mean over positive pairs of max(0, d(a, p) + margin - d*)
     d* = min of d(a, n) over negatives with d(a, n) > d(a, p), else max_n d(a, n)
@@ -61,7 +62,7 @@ def semi_hard_triplet_loss(
 
     Args:
       embeddings: [batch, dim] floating. Need not be normalised.
-      labels: [batch] integer. Only equality is used.
+      labels: [batch] integer, only equality is used; or a `jaxmetric.Relation`.
       margin: in units of `distance`; a number, a scalar array or one an anchor
         [batch].
       distance: a name or a callable; see `pairwise_distance`.
@@ -129,13 +130,17 @@ def _semi_hard(
     anchors = jnp.arange(comparison.num_rows)
     measure = partial(_geometry.pair_distances, geometry, comparison.distance, anchors)
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def slot_terms(p: jax.Array, n: jax.Array, exists: jax.Array) -> LossStats:
+    def terms_of(p: jax.Array, n: jax.Array, exists: jax.Array) -> LossStats:
         return triplet_terms(measure(p), measure(n), margin, exists, False)
 
+    # Around the choice, not within: what a branch keeps, the references among it, the
+    # loop would keep once a slot.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def slot_terms(*slot: jax.Array) -> LossStats:
+        return lax.cond(jnp.any(slot[2]), terms_of, lambda *_: nothing, *slot)
+
     def add(stats: LossStats, slot: tuple) -> tuple[LossStats, None]:
-        terms = lax.cond(jnp.any(slot[2]), slot_terms, lambda *_: nothing, *slot)
-        return jax.tree.map(jnp.add, stats, terms), None
+        return jax.tree.map(jnp.add, stats, slot_terms(*slot)), None
 
     zero = jnp.zeros(comparison.num_rows, comparison.dtype)
     none = zero.astype(jnp.int32)
