@@ -172,9 +172,11 @@ def centred(x: list[float]) -> list[float]:
     # Of its own kind: neither a rotation nor an offset of all rows keeps it.
     distance="snr",
     per_anchor=("margin", "positive_margin"),
+    # The regulariser is added to this mean after the reduction.
+    own_reductions=("mean_active",),
 )
 def snr_contrastive_loss(row: Row, margin, positive_margin, zero_mean_weight):
-    """Variance of the difference over the variance of the anchor."""
+    """Variance of the difference over the variance of the anchor, and its offset."""
     batch, x = row.batch, row.batch.embeddings[row.i]
     signal = math.fsum(a * a for a in centred(x))
     if math.sqrt(signal) <= MIN_NORM or not row.exists:
@@ -189,7 +191,9 @@ def snr_contrastive_loss(row: Row, margin, positive_margin, zero_mean_weight):
     penalty = zero_mean_weight * abs(row.batch.near(math.fsum(x)))
     pull = [row.hinge(ratio(p) - positive_margin) for p in row.positives]
     push = [row.hinge(margin - ratio(n)) for n in row.negatives]
-    return [v + penalty for v in pull + push]
+    terms = pull + push
+    total = math.fsum(terms) + penalty * len(terms)
+    return total, len(terms), sum(v > 0 for v in terms)
 
 
 @oracle(

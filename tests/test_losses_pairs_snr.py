@@ -40,9 +40,18 @@ def test_signal_to_noise_depends_on_neither_scale_nor_offset_of_the_rows():
             assert got == pytest.approx(float(want), rel=100 * SAME["float64"])
 
 
-def test_the_zero_mean_regulariser_adds_the_mean_over_anchors():
+@pytest.mark.parametrize("reduction", ["mean", "mean_active", "mean_per_anchor"])
+def test_the_zero_mean_regulariser_adds_the_mean_over_anchors(reduction):
+    """To each mean the same, however many hinges are active (15 of 30 here)."""
     x, labels = rows(np.random.default_rng(0).normal(size=(6, 4))), [0, 0, 1, 1, 2, 2]
-    plain = losses.snr_contrastive_loss(x, labels)
-    got = losses.snr_contrastive_loss(x, labels, zero_mean_weight=0.3)
+
+    def loss(weight, reduction=reduction):
+        return losses.snr_contrastive_loss(
+            x, labels, zero_mean_weight=weight, reduction=reduction
+        )
+
     penalty = 0.3 * np.mean(np.abs(np.sum(np.asarray(x), -1)))
-    assert got - plain == pytest.approx(penalty, rel=1e-5)
+    assert loss(0.3) - loss(0.0) == pytest.approx(penalty, rel=1e-5)
+    active = loss(0.3, "none").num_active
+    assert active.sum() == 15
+    np.testing.assert_array_equal(active, loss(0.0, "none").num_active)
