@@ -113,15 +113,27 @@ def take_rows(geometry: Geometry, rows: Callable[[jax.Array], jax.Array]) -> Geo
     )
 
 
+def squared_norms(geometry: Geometry) -> tuple[jax.Array, jax.Array]:
+    """Return [m] and [n] squared norms of the centred rows, of both sides."""
+    x, y = geometry.x_centred, geometry.y_centred
+    return jnp.sum(x * x, -1), jnp.sum(y * y, -1)
+
+
 def block_distances(
-    geometry: Geometry, distance: Distance, precision: Any
+    geometry: Geometry,
+    distance: Distance,
+    precision: Any,
+    norms: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
-    """Return [m, n] distances of the anchor rows to all references."""
+    """Return [m, n] distances of the anchor rows to all references.
+
+    `norms` are the `squared_norms`, for those who call more than once.
+    """
     x, y, scale = geometry.x, geometry.y, geometry.scale
     if distance == "euclidean":
-        return scale * _numerics.safe_sqrt(_squares(geometry, precision))
+        return scale * _numerics.safe_sqrt(_squares(geometry, precision, norms))
     if distance == "sqeuclidean":
-        return scale * (scale * _squares(geometry, precision))
+        return scale * (scale * _squares(geometry, precision, norms))
     if distance == "manhattan":
         return scale * _absolute_differences(x, y)
     if distance == "dot":
@@ -181,11 +193,15 @@ def row_distances(
     return pair(x, y)
 
 
-def _squares(geometry: Geometry, precision: Any) -> jax.Array:
+def _squares(
+    geometry: Geometry, precision: Any, norms: tuple[jax.Array, jax.Array] | None
+) -> jax.Array:
     """Return [m, n] squared Euclidean distances of the scaled rows."""
     xc, yc = geometry.x_centred, geometry.y_centred
-    norms = jnp.sum(xc * xc, -1)[:, None] + jnp.sum(yc * yc, -1)[None, :]
-    expansion = norms - 2 * _products(xc, yc, precision)
+    of_x, of_y = squared_norms(geometry) if norms is None else norms
+    norms_of_pairs = of_x[:, None] + of_y[None, :]
+    # The factor stands at the narrow side: the gradient of a pair needs no second copy.
+    expansion = norms_of_pairs + _products(-2 * xc, yc, precision)
     if xc.shape[-1] <= DIFFERENCE_DIM:
         # Values in difference form, which cancels nothing. XLA's gradient of that form
         # is many times slower than the product, and the expansion is the same
@@ -196,7 +212,7 @@ def _squares(geometry: Geometry, precision: Any) -> jax.Array:
         surrogate = difference + (expansion - lax.stop_gradient(expansion))
         return jnp.where(difference > 0, surrogate, 0)
     # Below this the expansion holds nothing but rounding: the rows count as equal.
-    noise = 64 * jnp.finfo(expansion.dtype).eps * norms
+    noise = 64 * jnp.finfo(expansion.dtype).eps * norms_of_pairs
     return jnp.where(expansion > noise, expansion, 0)
 
 

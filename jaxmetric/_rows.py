@@ -282,8 +282,12 @@ def _split(
     scalars = tuple(None if a.ndim else a for a in per_row)
     mine = geometry._replace(y=None, y_centred=None, y_exists=None, scale=None)
     others = geometry._replace(x=None, x_centred=None, x_exists=None)
-    rows = (mine, comparison.anchors, columns, places)
-    return rows, (others, comparison.references, scalars, order)
+    x_norms, y_norms = None, None
+    if comparison.distance in ("euclidean", "sqeuclidean"):
+        # Taken here once, and not again with every block.
+        x_norms, y_norms = _geometry.squared_norms(geometry)
+    rows = (mine, x_norms, comparison.anchors, columns, places)
+    return rows, (others, y_norms, comparison.references, scalars, order)
 
 
 def _one_block(
@@ -291,8 +295,8 @@ def _one_block(
 ) -> Any:
     """Return what `body` makes of one block of anchors."""
     distance, precision = named
-    mine, anchors, columns, places = rows
-    others, references, scalars, order = shared
+    mine, x_norms, anchors, columns, places = rows
+    others, y_norms, references, scalars, order = shared
     geometry = others._replace(
         x=mine.x, x_centred=mine.x_centred, x_exists=mine.x_exists
     )
@@ -302,7 +306,9 @@ def _one_block(
         # Made of the masks of the block; where no formula asks, XLA drops it.
         segments = pairs.row_segments(positive)
     block = Block(
-        distances=_geometry.block_distances(geometry, distance, precision),
+        distances=_geometry.block_distances(
+            geometry, distance, precision, (x_norms, y_norms)
+        ),
         positive=positive,
         negative=negative,
         where=anchors.where,

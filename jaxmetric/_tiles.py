@@ -66,6 +66,7 @@ def _hardest(
     rows = _blocks.split(rows, tile)
     parts = (geometry.x, geometry.x_centred, geometry.x_exists)
     x, x_centred, x_exists = _blocks.split(parts, tile)
+    norms = _blocks.split(_geometry.squared_norms(geometry)[0], tile)
     number = rows.where.shape[0]
     place = lax.broadcasted_iota(jnp.int32, (number, tile), 0) * tile
     place += lax.broadcasted_iota(jnp.int32, (number, tile), 1)
@@ -80,7 +81,8 @@ def _hardest(
             y_centred=x_centred[j],
             y_exists=x_exists[j],
         )
-        d = _geometry.block_distances(of_tile, distance, precision)
+        of_both = (norms[i], norms[j])
+        d = _geometry.block_distances(of_tile, distance, precision, of_both)
         anchors = jax.tree.map(lambda a: a[i], rows)
         anchors = anchors._replace(index=place[i] - j * tile)
         return d, *pairs.pair_masks(anchors, jax.tree.map(lambda a: a[j], rows))
