@@ -73,3 +73,26 @@ def test_derivatives_do_not_depend_on_how_many_are_kept(monkeypatch):
     monkeypatch.setattr(triplets_semi_hard, "_KEPT_POSITIVES", ROWS)
     for found, expected in zip(some, derivatives(), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_further_positives_exactly_on_the_margin_are_inactive():
+    """One anchor at 0, all its positives at 1, its negative at 3: the gap is 2."""
+    num_positives = triplets_semi_hard._KEPT_POSITIVES + 4
+    refs = jnp.array([[1.0]] * num_positives + [[3.0]])
+    ref_labels = jnp.array([0] * num_positives + [1])
+
+    def loss(x, refs, reduction) -> Any:
+        return jm.losses.semi_hard_triplet_loss(
+            x,
+            jnp.array([0]),
+            margin=2.0,
+            ref_embeddings=refs,
+            ref_labels=ref_labels,
+            reduction=reduction,
+        )
+
+    stats = loss(jnp.zeros((1, 1)), refs, "none")
+    assert stats.num_terms.tolist() == [num_positives]
+    assert stats.num_active.tolist() == [0]
+    gradients = jax.grad(loss, argnums=(0, 1))(jnp.zeros((1, 1)), refs, "sum")
+    assert not any(gradient.any() for gradient in gradients)
