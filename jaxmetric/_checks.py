@@ -58,6 +58,20 @@ def embeddings(function: str, argument: str, x: ArrayLike) -> jax.Array:
     return x
 
 
+def not_explicit(function: str, argument: str, x: jax.Array) -> None:
+    """Refuse rows whose type says that they are spread over devices.
+
+    JAX then wants to be told how each result is spread, which differs from loss to loss
+    and with the number of blocks; inside of a mapped region nothing is left to tell.
+    """
+    if any(axes is not None for axes in jax.typeof(x).sharding.spec):
+        must = "not be sharded over Explicit axes of a mesh"
+        remedy = (
+            "Use jm.sharding.data_parallel(loss, mesh=mesh), or a mesh of Auto axes."
+        )
+        raise ValueError(text(function, argument, must, str(jax.typeof(x)), remedy))
+
+
 def centers(function: str, argument: str, x: ArrayLike) -> jax.Array:
     """Return [classes, centers, dim] floating point proxies as an array."""
     shape = np.shape(x)

@@ -83,6 +83,7 @@ def compare(
     if needs_classes:
         relations.refuse(function, labels)
     x = _checks.embeddings(function, "embeddings", embeddings)
+    _checks.not_explicit(function, "embeddings", x)
     relation, classes = None, None
     if isinstance(labels, Relation):
         relation = labels
@@ -106,6 +107,7 @@ def compare(
                 raise ValueError(_checks.text(function, name, must, got, remedy))
     else:
         y = _checks.embeddings(function, "ref_embeddings", ref_embeddings)
+        _checks.not_explicit(function, "ref_embeddings", y)
         _checks.same_width(function, "ref_embeddings", y, x)
         of = "ref_embeddings"
         ref_classes = None
@@ -192,6 +194,7 @@ def compare_proxies(
         proxies = proxies.reshape(num_classes * num_centers, dim)
     else:
         proxies = _checks.embeddings(function, "proxies", proxies)
+        _checks.not_explicit(function, "proxies", proxies)
         num_classes = proxies.shape[0]
     comparison = compare(
         function,

@@ -65,6 +65,8 @@ def compare(
     """
     x = _checks.embeddings(function, "queries", queries)
     y = _checks.embeddings(function, "keys", keys)
+    for name, rows in (("queries", x), ("keys", y)):
+        _checks.not_explicit(function, name, rows)
     _checks.same_width(function, "keys", y, x, of="queries")
     if y.shape[0] < x.shape[0] and axis_name is None:
         raise ValueError(_too_few_keys(function, x.shape[0], y.shape[0]))

@@ -59,7 +59,7 @@ def data_parallel(
 
     The losses themselves, without this function, may be compiled with sharded inputs
     too where the axes are Auto: XLA then chooses the communication. With Explicit axes
-    JAX refuses that, and this function is what to write.
+    they refuse that, and name this function.
 
     Args:
       loss_fn: a loss of this library, or any function that takes `axis_name=` and

@@ -23,6 +23,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmetric import _checks
@@ -130,6 +131,13 @@ def latest_checkpoint(folder: PathLike) -> int | None:
       CheckpointWarning: newer checkpoints are damaged; names the file and the reason.
 
     Memory: O(1); time to read the newest checkpoint once.
+
+    Example:
+      >>> import tempfile, numpy as np
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = save_checkpoint(folder, 7, {"w": np.ones(2)}, metadata={})
+      ...     print(latest_checkpoint(folder))
+      7
     """
     found = _newest_intact(Path(folder))
     return None if found is None else found[1].step
@@ -159,6 +167,14 @@ def restore_checkpoint(
       CheckpointWarning: with `step=None`, newer checkpoints are damaged.
 
     Memory: the checkpoint on the host and the result.
+
+    Example:
+      >>> import tempfile, numpy as np
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = save_checkpoint(folder, 7, {"w": np.ones(2)}, metadata={"at": 3})
+      ...     tree, metadata = restore_checkpoint(folder, {"w": np.zeros(2)})
+      >>> print(tree["w"], metadata["at"])
+      [1. 1.] 3
     """
     folder = Path(folder).absolute()
     if step is None:
@@ -189,7 +205,7 @@ def _write_arrays(folder: Path, arrays: list[np.ndarray]) -> None:
         folder.mkdir()
         return
     ocp = _orbax()
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _checkpointer(ocp) as checkpointer:
         try:
             checkpointer.save(folder, args=ocp.args.PyTreeSave(item))
         except (ValueError, RuntimeError) as error:
@@ -208,7 +224,7 @@ def _read_arrays(folder: Path, stored: list[leaves.Leaf]) -> list[np.ndarray]:
         ocp = _orbax()
         kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in item}
         args = ocp.args.PyTreeRestore(item, restore_args=kinds)
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _checkpointer(ocp) as checkpointer:
             try:
                 arrays = checkpointer.restore(folder, args=args)
             except (ValueError, RuntimeError, KeyError, OSError) as error:
@@ -233,6 +249,21 @@ def _orbax() -> Any:
             "Checkpoints need Orbax. Use pip install 'jaxmetric[cli]'."
         ) from error
     return ocp
+
+
+def _checkpointer(ocp: Any) -> Any:
+    """Return a checkpointer of this process alone, whatever others JAX knows."""
+    if not jax.distributed.is_initialized():
+        return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    # By default, Orbax would wait for the others to save the same.
+    index = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=index,
+        active_processes={index},
+        barrier_sync_key_prefix=f"process_{index}",
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _publish(temporary: Path, final: Path) -> Path:
