@@ -3,18 +3,16 @@
 For one anchor with positives p and negatives n,
 
   total = sum over p, n of max(0, (d_p + margin) - d_n)
-
-Between kinks this is linear in the distances and the margin:
-
-  d total = sum_p k_p dd_p - sum_n c_n dd_n + (sum_p k_p) d margin
+        = sum_p k_p d_p - sum_n c_n d_n + (sum_p k_p) margin
 
 where k_p counts the active negatives of a positive and c_n the active positives of a
-negative, which are constant there. So the sum is found and the triplets are counted
-without gradient, by any algorithm, and the `custom_jvp` below has the counts as
-slopes. They are constants of its rule, so that derivatives of every order are those of
-the hinges, away from the kinks; at a kink (a violation of exactly 0) the slope is 0.
+negative. Between kinks they are constant, so they are found without gradient, by any
+algorithm, and the second line has the value and the derivatives of every order; at a
+kink (a violation of exactly 0) the slope is 0. Positives and negatives have as many
+slopes, sum_p k_p = sum_n c_n: any number may be taken from all distances of a row, and
+one of their size leaves the fewest digits to cancel.
 
-Two algorithms find them. A visit to one positive after the other costs a comparison a
+Two algorithms count. A visit to one positive after the other costs a comparison a
 triplet, and is best for many small classes. A sort of the row's negatives makes every
 positive a binary search: for a few large classes, and for many margins at once.
 """
@@ -62,39 +60,22 @@ def _sums(
     return _sums_of_margins(d, margin, count, masks)
 
 
-@jax.custom_jvp
-def _sums_and_slopes(
-    d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return also the [b, n] slopes: k_p of a positive, -c_n of a negative."""
-    return _find(d, margin, count, masks, with_slope=True)
-
-
 @partial(_sums.defjvp, symbolic_zeros=True)
 def _(primals: tuple, tangents: tuple) -> tuple:
+    """Differentiate the second line, which is the value too, to the last bit.
+
+    Written out, because the value alone is taken by a way that `vmap` may replace, and
+    that has no derivative. Its total can be differentiated again as it stands: under
+    rematerialisation no rule of a rule is kept.
+    """
     total, num_active, slope = _sums_and_slopes(*primals)
-    change = _change(total, num_active, slope, tangents)
-    return (total, num_active), (change, tangents[2])
-
-
-@partial(_sums_and_slopes.defjvp, symbolic_zeros=True)
-def _(primals: tuple, tangents: tuple) -> tuple:
-    total, num_active, slope = result = _sums_and_slopes(*primals)
-    change = _change(total, num_active, slope, tangents)
-    return result, (change, tangents[2], jnp.zeros_like(slope))
-
-
-def _change(
-    total: jax.Array, num_active: jax.Array, slope: jax.Array, tangents: tuple
-) -> jax.Array:
-    """Return the tangent of the totals."""
     d, margin, change = *tangents[:2], jnp.zeros_like(total)
     if not isinstance(d, SymbolicZero):
         # A distance without an active triplet may be infinite, and its slope is 0.
         change += jnp.sum(jnp.where(slope != 0, slope * d, 0), -1)
     if not isinstance(margin, SymbolicZero):
         change += num_active.astype(total.dtype) * margin
-    return change
+    return (total, num_active), (change, tangents[2])
 
 
 @custom_vmap
@@ -102,59 +83,65 @@ def _sums_of_margins(
     d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple
 ) -> tuple[jax.Array, jax.Array]:
     """Return the sums, by a way that many margins share where they are mapped over."""
-    return _find(d, margin, count, masks, with_slope=False)
+    return _sums_and_slopes(d, margin, count, masks)[:2]
 
 
 @_sums_of_margins.def_vmap
 def _(size: int, is_batched: list, *operands: Any) -> tuple:
-    find = partial(_find, with_slope=False)
+    find = lambda *operands: _sums_and_slopes(*operands)[:2]  # noqa: E731
     others = (is_batched[0], *is_batched[2:])
     can_sort = isinstance(operands[3][2], ClassSegments)
     if size >= _MANY_MARGINS and can_sort and not any(jax.tree.leaves(others)):
-        # One sort of each row serves all margins.
-        chunk = _CHUNK_OF_MARGINS
-        find = partial(_sorted_hinges.sums, with_slope=False, chunk=chunk)
+        # One sort of each row serves all margins, and no slope is needed.
+        find = partial(_sorted_hinges.sums, chunk=_CHUNK_OF_MARGINS)
     axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(is_batched))
     return jax.vmap(find, in_axes=axes)(*operands), (True, True)
 
 
-def _find(
-    d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple, *, with_slope: bool
-) -> tuple:
-    """Return total, number of active triplets, and the slopes if they are wanted."""
-    visit = partial(_visit, with_slope=with_slope)
+def _sums_and_slopes(
+    d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return total, number of active triplets and [b, n] slopes: k_p, or -c_n."""
+    fixed = lax.stop_gradient((d, margin))
+    num_active, slope, origin = _count(*fixed, count, masks)
+    origin = jnp.where(jnp.isfinite(origin), origin, 0)[:, None]
+    total = jnp.sum(jnp.where(slope != 0, slope * (d - origin), 0), -1)
+    return total + num_active.astype(d.dtype) * margin, num_active, slope
+
+
+def _count(
+    d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the number of active triplets, the slopes, and a positive's distance."""
     segments = masks[2]
     if d.shape[1] <= _LARGE_CLASS or not isinstance(segments, ClassSegments):
-        return visit(d, margin, count, masks)
-    sort = partial(_sorted_hinges.sums, with_slope=with_slope, chunk=_CHUNK)
+        return _visit(d, margin, count, masks)
+    sort = partial(_sorted_hinges.slopes, chunk=_CHUNK)
     is_large = jnp.max(segments.size) >= _LARGE_CLASS
-    return lax.cond(is_large, sort, visit, d, margin, count, masks)
+    return lax.cond(is_large, sort, _visit, d, margin, count, masks)
 
 
 def _visit(
-    d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple, *, with_slope: bool
-) -> tuple:
-    """Visit one positive of every row at a time: total, active triplets, [b, n] slopes.
-
-    slope_j = (active negatives of j as a positive) - (active positives of j as a
-    negative)
-    """
+    d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Visit one positive of every row at a time."""
     positive, negative, segments = masks
     rows = jnp.arange(d.shape[0])
+    others = jnp.where(negative, d, jnp.inf)
 
     def step(slot: jax.Array, state: tuple) -> tuple:
-        total, num_active, *slope = state
+        num_active, slope, origin = state
         p, exists = segments.candidate(slot)
         exists &= positive[rows, p]
-        violation = (d[rows, p] + margin)[:, None] - d
-        is_active = exists[:, None] & negative & (violation > 0)
-        total += jnp.sum(jnp.where(is_active, violation, 0), -1)
-        active_negatives = jnp.sum(is_active, -1, dtype=jnp.int32)
-        if with_slope:
-            pulled = slope[0] - is_active.astype(d.dtype)
-            slope = [pulled.at[rows, p].add(active_negatives.astype(d.dtype))]
-        return total, num_active + active_negatives, *slope
+        d_p = d[rows, p]
+        t = jnp.where(exists, d_p + margin, -jnp.inf)
+        # Counted as numbers: XLA adds floats several at a time on CPU.
+        is_active = (others < t[:, None]).astype(d.dtype)
+        active_negatives = jnp.sum(is_active, -1)
+        slope = (slope - is_active).at[rows, p].add(active_negatives)
+        num_active += active_negatives.astype(jnp.int32)
+        return num_active, slope, jnp.where(exists, d_p, origin)
 
-    start = (jnp.zeros_like(margin), count) + (jnp.zeros_like(d),) * with_slope
+    start = (count, jnp.zeros_like(d), jnp.zeros_like(margin))
     start = _numerics.varying_like(start, d, margin, count)
     return _selection.visit_slots(step, start, segments, d)

@@ -9,6 +9,8 @@ Sources: Joachims. Training Linear SVMs in Linear Time. KDD 2006; Airola, Pahikk
 Salakoski. 2011. arXiv:1005.0928.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -20,55 +22,86 @@ _STRETCH = 64
 
 
 def sums(
-    d: jax.Array,
-    margin: jax.Array,
-    count: jax.Array,
-    masks: tuple,
-    *,
-    with_slope: bool,
-    chunk: int,
-) -> tuple:
-    """Return [b] totals and numbers of active triplets, and [b, n] slopes if wanted.
+    d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple, *, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return [b] totals and numbers of active triplets.
 
     Args:
       d: [b, n] distances.
       margin: [b].
       count: [b] integer zeros.
       masks: positive [b, n], negative [b, n], and the `ClassSegments` of the rows.
-      with_slope: whether to return k_p for positives and -c_n for negatives too.
       chunk: positives that are searched for together.
 
     Memory: O(b n). Time: O(b n log n).
     """
-    positive, negative, segments = masks
-    b, n = d.shape
-    rows = jnp.arange(b)[:, None]
-    ordered = _sorted(jnp.where(negative, d, jnp.inf))
+    ordered = _sorted(jnp.where(masks[1], d, jnp.inf))
     # Prefix sums of numbers near 0 lose the fewest digits.
     origin = jnp.where(jnp.isfinite(ordered[:, :1]), ordered[:, :1], 0)
     above = jnp.where(jnp.isfinite(ordered), ordered - origin, 0)
     sums_below = jnp.pad(_prefix_sums(above), ((0, 0), (1, 0)))
-    chunk = min(n, chunk)
 
-    def step(number: jax.Array, state: tuple) -> tuple:
-        total, num_active, *slope = state
+    def step(state: tuple, p: jax.Array, t: jax.Array, k: jax.Array) -> tuple:
+        total, num_active = state
+        violation = k.astype(d.dtype) * (t - origin) - _at(sums_below, k)
+        total += jnp.sum(jnp.where(k > 0, violation, 0), -1)
+        return total, num_active + jnp.sum(k, -1, dtype=jnp.int32)
+
+    start = (jnp.zeros_like(margin), count)
+    return _visit_chunks(step, start, ordered, d, margin, masks, chunk)
+
+
+def slopes(
+    d: jax.Array, margin: jax.Array, count: jax.Array, masks: tuple, *, chunk: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return [b] numbers of active triplets, [b, n] k_p of positives or -c_n, and [b].
+
+    The last is the distance of one positive of each row. Arguments, memory and time
+    are those of `sums`.
+    """
+    negative, rows = masks[1], jnp.arange(d.shape[0])[:, None]
+    ordered = _sorted(jnp.where(negative, d, jnp.inf))
+
+    def step(state: tuple, p: jax.Array, t: jax.Array, k: jax.Array) -> tuple:
+        num_active, slope, origin = state
+        at_most = _count_below(_sorted(t), d, inclusive=True)
+        slope -= jnp.where(negative, t.shape[1] - at_most, 0).astype(d.dtype)
+        slope = slope.at[rows, p].add(k.astype(d.dtype))
+        farthest = jnp.max(t, -1) - margin
+        origin = jnp.where(farthest > -jnp.inf, farthest, origin)
+        return num_active + jnp.sum(k, -1, dtype=jnp.int32), slope, origin
+
+    start = (count, jnp.zeros_like(d), jnp.zeros_like(margin))
+    return _visit_chunks(step, start, ordered, d, margin, masks, chunk)
+
+
+def _visit_chunks(
+    step: Callable[..., tuple],
+    start: tuple,
+    ordered: jax.Array,
+    d: jax.Array,
+    margin: jax.Array,
+    masks: tuple,
+    chunk: int,
+) -> tuple:
+    """Return the state after `state = step(state, p, t, k)` for all positives.
+
+    They come `chunk` at a time: [b, chunk] indices, t_p (minus infinity where there is
+    none) and k_p.
+    """
+    positive, _, segments = masks
+    rows, chunk = jnp.arange(d.shape[0])[:, None], min(d.shape[1], chunk)
+
+    def visit(number: jax.Array, state: tuple) -> tuple:
         slots = number * chunk + jnp.arange(chunk, dtype=jnp.int32)
         p, exists = jax.vmap(segments.candidate, out_axes=1)(slots)
         exists &= positive[rows, p]
         t = jnp.where(exists, d[rows, p] + margin[:, None], -jnp.inf)
-        k = _count_below(ordered, t, inclusive=False)
-        violation = k.astype(d.dtype) * (t - origin) - _at(sums_below, k)
-        total += jnp.sum(jnp.where(k > 0, violation, 0), -1)
-        if with_slope:
-            at_most = _count_below(_sorted(t), d, inclusive=True)
-            pulled = slope[0] - jnp.where(negative, chunk - at_most, 0).astype(d.dtype)
-            slope = [pulled.at[rows, p].add(k.astype(d.dtype))]
-        return total, num_active + jnp.sum(k, -1, dtype=jnp.int32), *slope
+        return step(state, p, t, _count_below(ordered, t, inclusive=False))
 
-    start = (jnp.zeros_like(margin), count) + (jnp.zeros_like(d),) * with_slope
-    start = _numerics.varying_like(start, d, margin, count)
+    start = _numerics.varying_like(start, d, margin, positive)
     chunks = segments._replace(size=-(-segments.size // chunk))
-    return _selection.visit_slots(step, start, chunks, d)
+    return _selection.visit_slots(visit, start, chunks, d)
 
 
 def _sorted(x: jax.Array) -> jax.Array:

@@ -41,9 +41,13 @@ def by_loops(d, positive, negative, margin):
     return total, count, slope
 
 
-VISIT = partial(_hinges._visit, with_slope=True)
-SORTS = [
-    partial(_sorted_hinges.sums, with_slope=True, chunk=chunk) for chunk in (4, 512)
+COUNTS = [
+    _hinges._visit,
+    *(partial(_sorted_hinges.slopes, chunk=chunk) for chunk in (4, 512)),
+]
+TOTALS = [
+    lambda *operands: _hinges._sums_and_slopes(*operands)[:2],
+    *(partial(_sorted_hinges.sums, chunk=chunk) for chunk in (4, 512)),
 ]
 
 
@@ -53,12 +57,19 @@ def test_every_algorithm_counts_what_loops_count(b, n, num_classes):
     margin = np.where(np.arange(b) % 2, 0.5, 0.3).astype(np.float32)
     want = by_loops(d, np.asarray(masks[0]), np.asarray(masks[1]), margin)
     assert num_classes == 1 or want[1].sum() > 10
-    for find in (VISIT, *SORTS):
-        none = jnp.zeros(b, jnp.int32)
-        total, count, slope = find(jnp.asarray(d), jnp.asarray(margin), none, masks)
-        np.testing.assert_allclose(total, want[0], rtol=2e-6, atol=1e-6)
+    operands = (jnp.asarray(d), jnp.asarray(margin), jnp.zeros(b, jnp.int32), masks)
+    for find in COUNTS:
+        count, slope, origin = find(*operands)
         np.testing.assert_array_equal(count, want[1])
         np.testing.assert_array_equal(slope, want[2])
+        # One of the row's own positives: nothing that is masked.
+        is_own = np.abs(d - np.asarray(origin)[:, None]) < 1e-6
+        has_own = (is_own & np.asarray(masks[0])).any(1)
+        assert (has_own | ~np.asarray(masks[0]).any(1)).all()
+    for find in TOTALS:
+        total, count = find(*operands)
+        np.testing.assert_allclose(total, want[0], rtol=2e-6, atol=1e-6)
+        np.testing.assert_array_equal(count, want[1])
 
 
 def large_classes() -> tuple[np.ndarray, np.ndarray]:
@@ -111,3 +122,27 @@ def test_many_margins_share_a_sort_and_agree_with_one_margin_each():
     assert sort_of_half not in one.lower(margins[0]).as_text()
     together = program.compile()(margins)
     np.testing.assert_allclose(together, [one(m) for m in margins], rtol=2e-6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 40])
+def test_second_order_by_blocks_is_that_of_one_block(num_classes):
+    rng = np.random.default_rng(7)
+    x, v = rng.normal(size=(2, 600, 3)).astype(np.float32)
+    labels = rng.integers(0, num_classes, 600).astype(np.int32)
+
+    def derivatives(x, block_size):
+        def loss(x):
+            return jm.losses.batch_all_triplet_loss(
+                x, labels, margin=0.3, block_size=block_size
+            )
+
+        forward = jax.jvp(jax.value_and_grad(loss), (x,), (v,))
+        return forward, jax.grad(lambda x: (jax.grad(loss)(x) * v).sum())(x)
+
+    program = jax.jit(derivatives, static_argnums=1)
+    for a, b in zip(
+        jax.tree.leaves(program(x, 250)),
+        jax.tree.leaves(program(x, None)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * np.abs(b).max())
