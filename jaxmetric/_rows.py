@@ -111,8 +111,10 @@ def _row_loss(
     one_block = partial(_one_block, body, (comparison.distance, comparison.precision))
     rows, shared = _split(comparison, geometry, hyper, by_class)
     n = geometry.y.shape[0]
-    # Counts that are floating may have derivatives of their own (class weights).
-    count = jax.eval_shape(one_block, rows, shared).num_terms
+    # Counts that are floating may have derivatives of their own (class weights). The
+    # shapes are those of one row: all of them as one block need not even be possible.
+    one_row = jax.tree.map(lambda a: a[:1], rows)
+    count = jax.eval_shape(one_block, one_row, shared).num_terms
     has_plain_counts = jnp.issubdtype(count.dtype, jnp.integer)
     is_one = _blocks.is_one(comparison.num_rows, n, block_size)
     if reduction == "none" or is_one or not has_plain_counts:

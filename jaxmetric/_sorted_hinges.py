@@ -150,5 +150,7 @@ def _count_below(
 def _at(x: jax.Array, columns: jax.Array) -> jax.Array:
     """Return x[i, columns[i, j]], for columns that are known to be in range."""
     b, n = x.shape
+    if b * n > jnp.iinfo(jnp.int32).max:
+        return jnp.take_along_axis(x, columns, 1, mode="promise_in_bounds")
     flat = jnp.arange(b, dtype=jnp.int32)[:, None] * n + columns
     return x.reshape(-1).at[flat].get(mode="promise_in_bounds")

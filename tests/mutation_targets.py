@@ -52,9 +52,15 @@ _LOSSES = {
     "unlabelled": ("test_losses_unlabelled.py", "test_sharding_unlabelled.py"),
 }
 _MINERS = {
-    "_slots": Run(("test_miners_loops.py", "test_miners.py"), "size or equals_loops"),
+    "_slots": Run(
+        ("test_miners_loops.py", "test_miners.py"),
+        "size or equals_loops or finite or sharded",
+    ),
     "dataset": Run(("test_miners_dataset.py",)),
-    "drawn": Run(("test_miners_random.py", "test_miners.py"), "random_triplets or bad"),
+    "drawn": Run(
+        ("test_miners_random.py", "test_miners.py"),
+        "random_triplets or bad or no_triplet",
+    ),
     "extremes": Run(("test_miners.py", "test_miners_loops.py"), "hand or batch or bad"),
     "histogram": Run(("test_miners_random.py", "test_miners.py"), "histogram or bad"),
     "negatives": Run(
@@ -82,7 +88,11 @@ _RETRIEVAL = {
     "sides": (*_EVALUATION, "test_retrieval_neighbors.py"),
 }
 _OTHERS = {
-    "pairs": (Run(("test_pairs.py",)), Run(("test_miners_dataset.py",))),
+    "pairs": (
+        Run(("test_pairs.py",)),
+        Run(("test_miners_dataset.py",)),
+        Run(("test_relations.py",), "not masks_of_labels and not soft_weights"),
+    ),
     "reductions": (Run(("test_reductions.py",)), Run(_CONTRACT[:1], "fast_ap_loss")),
 }
 
