@@ -132,7 +132,7 @@ def batch(n: int, dim: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def by_rows(name: str, labels: np.ndarray) -> Callable[[jax.Array], jax.Array]:
     """Return the loss of float64 rows."""
     formula, distance, _ = LOSSES[name]
-    labels = jnp.asarray(labels)
+    classes = jnp.asarray(labels)
     index = jnp.arange(len(labels))
 
     def loss(x):
@@ -145,7 +145,7 @@ def by_rows(name: str, labels: np.ndarray) -> Callable[[jax.Array], jax.Array]:
             else:
                 squares = ((x - x[i]) ** 2).sum(-1)
                 d = jnp.sqrt(jnp.where(squares > 0, squares, 1)) * (squares > 0)
-            is_same = labels == labels[i]
+            is_same = classes == classes[i]
             return formula(d, is_same & (index != i), ~is_same)
 
         totals, counts = lax.map(jax.checkpoint(row), index, batch_size=16)

@@ -1,8 +1,8 @@
-"""The command line: `jaxmetric train`, `eval`, `embed` and `sweep`.
+"""The command line: `jaxmetric train`, `eval`, `search` and the others.
 
-Exit codes: 0 done; 1 anything unforeseen or a diverged run, with the log saved; 2 a
-mistake in the arguments or the data, told in one line; 130 interrupted, with a
-checkpoint saved and the command printed that goes on.
+Exit codes: 0 done; 1 anything unforeseen, another process of the run that is lost, or a
+diverged run, with the log saved; 2 a mistake in the arguments or the data, told in one
+line; 130 interrupted, with a checkpoint saved and the command printed that goes on.
 
 It uses only what a user of the library could import.
 """
@@ -25,10 +25,13 @@ _COMMANDS = {
     "eval": "measure how well a run retrieves",
     "embed": "write the embeddings of a data set",
     "sweep": "train many models at once, and keep the best",
+    "report": "put all that is known of a run on one page",
+    "calibrate": "find the distance up to which rows are taken for one class",
+    "search": "find the nearest rows of a gallery, known or unknown",
 }
 _HELP = (
     "usage: jaxmetric COMMAND [OPTIONS]\n\nDeep metric learning in JAX.\n\ncommands:\n"
-    + "".join(f"  {name:<8}{text}\n" for name, text in _COMMANDS.items())
+    + "".join(f"  {name:<11}{text}\n" for name, text in _COMMANDS.items())
     + "\nEach has its own --help. To begin: jaxmetric train\n"
 )
 # What the disk or the permissions forbid is no fault of the program.
@@ -50,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _main(arguments)
+        code = _main(arguments)
+        if code:
+            _leave_others(code)
+        return code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except BrokenPipeError:
@@ -64,7 +70,7 @@ def _main(arguments: list[str]) -> int:
     """Run a command; every mistake becomes a line and an exit code."""
     if not arguments:
         return _refuse(
-            "a command is missing. Use train, eval, embed or sweep; see --help."
+            f"a command is missing. Use one of {', '.join(_COMMANDS)}; see --help."
         )
     command, *rest = arguments
     if command in ("-h", "--help", "help"):
@@ -78,10 +84,10 @@ def _main(arguments: list[str]) -> int:
     if command not in _COMMANDS:
         from jaxmetric.cli.values import suggestion
 
-        hint = suggestion(command, _COMMANDS) or "Use train, eval, embed or sweep."
+        hint = suggestion(command, _COMMANDS) or f"Use one of {', '.join(_COMMANDS)}."
         return _refuse(f"{command!r} is no command. {hint}")
     try:
-        from jaxmetric.cli.errors import DivergedError, UsageError
+        from jaxmetric.cli.errors import DivergedError, LostError, UsageError
         from jaxmetric.cli.signals import EXIT_CODE, Interrupts
     except ModuleNotFoundError as error:
         return _refuse(f"{error}. Use pip install 'jaxmetric[cli]'.")
@@ -92,7 +98,7 @@ def _main(arguments: list[str]) -> int:
             _dispatch(command, rest, interrupts)
     except UsageError as error:
         return _refuse(str(error))
-    except DivergedError as error:
+    except (DivergedError, LostError) as error:
         return _say(f"{error}", 1)
     except KeyboardInterrupt as error:
         _say(str(error) or "interrupted; nothing was written.", EXIT_CODE)
@@ -120,8 +126,10 @@ def _main(arguments: list[str]) -> int:
 def _dispatch(command: str, arguments: list[str], interrupts: Any) -> None:
     """Parse the arguments of a command and run it."""
     from jaxmetric.cli.options import (
+        CalibrateOptions,
         EmbedOptions,
         EvalOptions,
+        SearchOptions,
         SweepOptions,
         TrainOptions,
     )
@@ -130,20 +138,41 @@ def _dispatch(command: str, arguments: list[str], interrupts: Any) -> None:
     prog = f"jaxmetric {command}"
     if command == "train":
         options = parse(TrainOptions, arguments, prog=prog, default=None)
-        options = _over_file(options, arguments, prog)
+        from jaxmetric.cli import devices, distributed
         from jaxmetric.cli.train import train
 
-        train(options, shlex.join(["jaxmetric", command, *arguments]), interrupts)
+        line = shlex.join(["jaxmetric", command, *arguments])
+        devices.ask_for(options.devices)
+        with distributed.processes(options.distributed, interrupts) as group:
+            options = _over_file(options, arguments, prog, group)
+            train(options, line, interrupts, group)
     elif command == "sweep":
         options = parse(SweepOptions, arguments, prog=prog, default=None)
         from jaxmetric.cli.sweep import sweep
 
         sweep(options, shlex.join(["jaxmetric", command, *arguments]), interrupts)
+    elif command == "report":
+        from jaxmetric.cli.options import ReportOptions
+
+        options = parse(ReportOptions, arguments, prog=prog, default=None)
+        from jaxmetric.cli.report.command import report
+
+        report(options)
     elif command == "eval":
         options = parse(EvalOptions, arguments, prog=prog, default=None)
         from jaxmetric.cli.evaluate import evaluate
 
         evaluate(options)
+    elif command == "calibrate":
+        options = parse(CalibrateOptions, arguments, prog=prog, default=None)
+        from jaxmetric.cli.calibrate import calibrate
+
+        calibrate(options)
+    elif command == "search":
+        options = parse(SearchOptions, arguments, prog=prog, default=None)
+        from jaxmetric.cli.search import search
+
+        search(options)
     else:
         options = parse(EmbedOptions, arguments, prog=prog, default=None)
         from jaxmetric.cli.embed import embed
@@ -151,7 +180,7 @@ def _dispatch(command: str, arguments: list[str], interrupts: Any) -> None:
         embed(options)
 
 
-def _over_file(options: Any, arguments: list[str], prog: str) -> Any:
+def _over_file(options: Any, arguments: list[str], prog: str, processes: Any) -> Any:
     """Return the options over those of a file or of the run to go on with."""
     from jaxmetric.cli import configs, folders
     from jaxmetric.cli.errors import UsageError
@@ -165,13 +194,24 @@ def _over_file(options: Any, arguments: list[str], prog: str) -> Any:
                     f"--resume and --{name} exclude each other: a run goes on in its "
                     "own folder under its own options. Leave out one."
                 )
-        file = folders.check_run(options.resume) / folders.CONFIG
+        folder = processes.first(lambda: str(folders.check_run(options.resume)))
+        file = Path(folder) / folders.CONFIG
     elif options.config is not None:
         file = Path(options.config)
     else:
         return options
-    default = configs.read_config(file, TrainOptions)
+    mapping = processes.first(
+        lambda: configs.to_mapping(configs.read_config(file, TrainOptions))
+    )
+    default = configs.from_mapping(mapping, TrainOptions, str(file))
     return parse(TrainOptions, arguments, prog=prog, default=default)
+
+
+def _leave_others(code: int) -> None:
+    """End the process at once where it was one of several that go on together."""
+    module = sys.modules.get("jaxmetric.cli.distributed")
+    if module is not None:
+        module.leave(code)
 
 
 def _is_mistake(error: Exception) -> bool:

@@ -7,3 +7,7 @@ class UsageError(Exception):
 
 class DivergedError(Exception):
     """Training has gone where no step is finite, told in one line; exit code 1."""
+
+
+class LostError(Exception):
+    """Another process of the run does not answer, told in one line; exit code 1."""

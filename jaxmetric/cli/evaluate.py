@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 import jaxmetric as jm
-from jaxmetric.cli import configs, folders, measure, summary
+from jaxmetric.cli import configs, folders, groups, identification, measure, summary
 from jaxmetric.cli.errors import UsageError
+from jaxmetric.cli.identification import Sides
 from jaxmetric.cli.options import EvalOptions, TrainOptions
 from jaxmetric.cli.split import load_like, split_data
 
@@ -20,11 +21,13 @@ class Encoder(NamedTuple):
       embed: a function from raw inputs [n, ...] to embeddings [n, dim].
       shape: of one example that it takes.
       folder: of the run.
+      fingerprint: a hash of its parameters, the same for the same embeddings.
     """
 
     embed: Any
     shape: tuple[int, ...]
     folder: Path
+    fingerprint: str
 
 
 def load_encoder(run: str) -> Encoder:
@@ -40,6 +43,7 @@ def load_encoder(run: str) -> Encoder:
         lambda inputs: embed(params, model_state, inputs),
         tuple(config["model"]["input_shape"]),
         folder,
+        summary.sha256_of((params, model_state)),
     )
 
 
@@ -56,23 +60,17 @@ def evaluate(options: EvalOptions) -> None:
         raise UsageError(
             f"{options.data}: has no place beside --query and --gallery. Leave it out."
         )
+    request = identification.check(options)
     encoder = load_encoder(options.run)
     if options.query is not None and options.gallery is not None:
-        query = _labelled(options.query, encoder, options)
-        gallery = _labelled(options.gallery, encoder, options)
-        labels, ref_labels = _common_labels(query, gallery)
-        metrics = measure.evaluate(
-            encoder.embed(query.inputs),
-            labels,
-            encoder.embed(gallery.inputs),
-            ref_labels,
-        )
-        title = f"{options.query} searched in {options.gallery}"
+        sides, note = _two_sets(options.query, options.gallery, encoder, options)
+        title = f"{options.query} searched in {options.gallery}{note}"
     else:
-        data, title = _data_of(options, encoder)
-        assert data.labels is not None
-        metrics = measure.evaluate(encoder.embed(data.inputs), data.labels)
-    if metrics["num_queries"] == 0:
+        sides, title = _one_set(encoder, options)
+    if sides.groups is not None:
+        title += ", rows of one class and one group left out"
+    metrics = identification.measure(sides, request)
+    if metrics.get("num_queries") == 0:
         raise UsageError(
             f"{title}: no query has another row of its class to find. Give data with "
             "two examples of a class."
@@ -80,14 +78,53 @@ def evaluate(options: EvalOptions) -> None:
     if options.json:
         print(json.dumps({k: v if v == v else None for k, v in metrics.items()}))
     else:
-        summary.print_metrics(title, metrics)
+        summary.print_metrics(title, identification.to_show(metrics))
+        if request.roc is not None:
+            print(f"Curve: {request.roc}")
 
 
-def _data_of(options: EvalOptions, encoder: Encoder) -> tuple[jm.data.Dataset, str]:
-    """Return what is evaluated, and its title."""
-    if options.data is not None:
+def _one_set(encoder: Encoder, options: EvalOptions) -> tuple[Sides, str]:
+    """Return rows that are compared with each other, and their title."""
+    if options.data is None:
+        data, title = data_of(encoder, None, options.on_error)
+    else:
         data = _labelled(options.data, encoder, options)
-        return data, f"{options.data}: {len(data):,} rows, all classes"
+        title = f"{options.data}: {len(data):,} rows, all classes"
+    numbers = None
+    if options.groups is not None and options.data is not None:
+        found = groups.read_groups(options.data, len(data), options.groups)
+        numbers = None if found is None else groups.number(found)[0]
+    return Sides(encoder.embed(data.inputs), data.labels, groups=numbers), title
+
+
+def _two_sets(
+    query_data: str, gallery_data: str, encoder: Encoder, options: EvalOptions
+) -> tuple[Sides, str]:
+    """Return the queries and the gallery, and a note for the title.
+
+    Groups count where both have them.
+    """
+    query = _labelled(query_data, encoder, options)
+    gallery = _labelled(gallery_data, encoder, options)
+    labels = ref_labels = None
+    if query.labels is not None and gallery.labels is not None:
+        labels, ref_labels = common_labels(query, gallery)
+    sides = ((query_data, len(query)), (gallery_data, len(gallery)))
+    found = [groups.read_groups(*side, options.groups) for side in sides]
+    both = [group for group in found if group is not None]
+    numbers = groups.number(*both) if len(both) == 2 else [None, None]
+    note = ", groups left aside: one of them has none" if len(both) == 1 else ""
+    rows, ref_rows = (encoder.embed(data.inputs) for data in (query, gallery))
+    return Sides(rows, labels, ref_rows, ref_labels, *numbers), note
+
+
+def data_of(
+    encoder: Encoder, data: str | None, on_error: Literal["stop", "skip"]
+) -> tuple[jm.data.Dataset, str]:
+    """Return labelled data, that which the run held out if none is named; its title."""
+    if data is not None:
+        loaded = load_like(data, encoder.shape, on_error=on_error)
+        return loaded, f"{data}: {len(loaded):,} rows, all classes"
     config = configs.read_config(encoder.folder / folders.CONFIG, TrainOptions)
     held_out = split_data(config.data, encoder.shape).held_out
     counts = f"{len(held_out):,} rows of {held_out.num_classes:,} classes"
@@ -95,11 +132,16 @@ def _data_of(options: EvalOptions, encoder: Encoder) -> tuple[jm.data.Dataset, s
 
 
 def _labelled(data: str, encoder: Encoder, options: EvalOptions) -> jm.data.Dataset:
-    """Return a labelled data set that the encoder takes."""
-    return load_like(data, encoder.shape, on_error=options.on_error)
+    """Return a data set that the encoder takes; a list of pairs needs no labels."""
+    wants_labels = (
+        options.pairs is None or options.rerank or options.few_shot is not None
+    )
+    return load_like(
+        data, encoder.shape, on_error=options.on_error, require_labels=wants_labels
+    )
 
 
-def _common_labels(
+def common_labels(
     query: jm.data.Dataset, gallery: jm.data.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels that are equal where the names of the classes are.

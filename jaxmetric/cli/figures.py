@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmetric.cli import curves
 from jaxmetric.cli.gallery import draw_gallery, to_pictures, wrap
 
 if TYPE_CHECKING:
@@ -20,49 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 150
-# Okabe and Ito: these stay apart for every kind of colour vision.
-_GREEN, _RED, _BLUE, _ORANGE = "#009e73", "#d55e00", "#0072b2", "#e69f00"
 _GREY = "#5f6368"
 
 # Beyond so many points a curve is drawn faintly, with its running mean on top.
 _SMOOTH_ABOVE = 100
-
-
-class _Curve(NamedTuple):
-    key: str  # Of the records.
-    label: str
-    colour: str
-    marker: str = ""
-
-
-class _Panel(NamedTuple):
-    title: str
-    curves: tuple[_Curve, ...]
-    bottom: float | None = None  # None: as the numbers want it, linear or not.
-    top: float | None = None
-
-
-_PANELS = (
-    _Panel("Loss", (_Curve("loss", "", _BLUE),)),
-    _Panel("Active fraction", (_Curve("active_fraction", "", _BLUE),), 0.0, 1.0),
-    _Panel(
-        "Mean distance",
-        (
-            _Curve("positive_distance", "positive pairs", _GREEN),
-            _Curve("negative_distance", "negative pairs", _RED),
-        ),
-        0.0,
-    ),
-    _Panel(
-        "Held-out classes",
-        (
-            _Curve("recall_at_1", "Recall@1", _BLUE, "o"),
-            _Curve("mean_average_precision_at_r", "MAP@R", _ORANGE, "s"),
-        ),
-        0.0,
-        1.0,
-    ),
-)
 
 
 def write_curves(
@@ -88,13 +50,8 @@ def write_curves(
 
     Memory: O(records) and one picture of about 1500 x 1000 pixels.
     """
-    drawn = []
-    for panel in _PANELS:
-        data = [(curve, *_series(records, curve.key)) for curve in panel.curves]
-        data = [d for d in data if np.isfinite(d[2]).any()]
-        if data:
-            drawn.append((panel, data))
-    switch = _switch_step(records)
+    drawn = curves.filled(records)
+    switch = curves.switch_step(records)
     with drawing():
         from matplotlib.figure import Figure
 
@@ -169,30 +126,9 @@ def write_gallery(
         save(draw_gallery(pictures, captions, is_right), path)
 
 
-def _series(
-    records: Sequence[Mapping[str, Any]], key: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the [n] steps that have a key, ascending, and its [n] numbers."""
-    by_step = {}
-    for record in records:
-        if key in record and record.get("step") is not None:
-            value = record[key]
-            by_step[record["step"]] = np.nan if value is None else float(value)
-    steps = sorted(by_step)
-    values = np.array([by_step[step] for step in steps], np.float64)
-    return np.array(steps, np.float64), np.where(np.isfinite(values), values, np.nan)
-
-
-def _switch_step(records: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the first step of the metric loss, None unless softmax came before it."""
-    steps: dict[Any, list[int]] = {"softmax": [], "metric": []}
-    for record in records:
-        if record.get("phase") in steps and record.get("step") is not None:
-            steps[record["phase"]].append(record["step"])
-    return min(steps["metric"]) if steps["softmax"] and steps["metric"] else None
-
-
-def _draw_panel(ax: "Axes", panel: _Panel, data: list, switch: int | None) -> None:
+def _draw_panel(
+    ax: "Axes", panel: curves.Panel, data: list, switch: int | None
+) -> None:
     """Draw one panel; its title and legend stand above it, where no curve goes."""
     from matplotlib.ticker import MaxNLocator
 
@@ -211,7 +147,7 @@ def _draw_panel(ax: "Axes", panel: _Panel, data: list, switch: int | None) -> No
         start = np.searchsorted(steps, np.inf if switch is None else switch)
         for part in (slice(None, start), slice(start, None)):
             if steps[part].size:
-                mean = _running_mean(values[part])
+                mean = curves.running_mean(values[part])
                 ax.plot(steps[part], mean, linewidth=1.6, label=label, **style)
                 label = ""
     if switch is not None:
@@ -221,7 +157,7 @@ def _draw_panel(ax: "Axes", panel: _Panel, data: list, switch: int | None) -> No
         # A little room, so that the frame does not hide curves at the limits.
         top = panel.top or 1.05 * ax.get_ylim()[1]
         ax.set_ylim(panel.bottom - 0.02 * top, 1.02 * top)
-    elif _spans_decades(np.concatenate([values for _, _, values in data])):
+    elif curves.spans_decades(np.concatenate([values for _, _, values in data])):
         ax.set_yscale("log")
         title += " (log scale)"
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -233,22 +169,6 @@ def _draw_panel(ax: "Axes", panel: _Panel, data: list, switch: int | None) -> No
     ax.grid(color="#e6e6e6", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Return [n] means over a window of a twentieth; gaps stay gaps."""
-    half = max(len(values) // 40, 1)
-    known = np.isfinite(values)
-    window = np.ones(2 * half + 1)
-    total = np.convolve(np.where(known, values, 0.0), window)[half:-half]
-    count = np.convolve(known.astype(float), window)[half:-half]
-    return np.where(known, total / np.maximum(count, 1), np.nan)
-
-
-def _spans_decades(values: np.ndarray) -> bool:
-    """Return whether numbers are all positive and too unequal for a linear axis."""
-    low, high = np.nanmin(values), np.nanmax(values)
-    return bool(low > 0 and high > 30 * low)
 
 
 def _check_gallery(

@@ -68,9 +68,23 @@ def _pieces(name: str) -> Iterator[str]:
 
 
 def draw_gallery(
-    pictures: np.ndarray, captions: list[list[list[str]]], is_right: np.ndarray
+    pictures: np.ndarray,
+    captions: list[list[list[str]]],
+    is_right: np.ndarray | None,
+    *,
+    note: str = "neighbours have the query's class",
+    legend: str = "✓ solid green: same class    ✗ dashed red: another class",
 ) -> "Figure":
-    """Lay the pictures out in inches, so that nothing can meet anything else."""
+    """Lay the pictures out in inches, so that nothing can meet anything else.
+
+    Args:
+      pictures: [queries, 1 + neighbours, h, w, 3], the query first.
+      captions: the lines below each of them.
+      is_right: [queries, neighbours] bool, which have a green frame; None gives all
+        grey ones, and neither note nor legend.
+      note: what the right ones are, after "12 of 64".
+      legend: what the frames mean.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -106,32 +120,28 @@ def draw_gallery(
                 vmax=1,
                 aspect="auto",
             )
-            right = j > 0 and is_right[q, j - 1]
-            colour = _GREY if j == 0 else _GREEN if right else _RED
+            is_plain = j == 0 or is_right is None
+            right = is_right is not None and j > 0 and is_right[q, j - 1]
+            colour = _GREY if is_plain else _GREEN if right else _RED
             # Outside the picture, so that the frame hides none of it.
-            points = 1 if j == 0 else 3
+            points = 1 if is_plain else 3
             out = points / 144
             frame = Rectangle(
                 (x - out, y - out), width + 2 * out, height + 2 * out, fill=False
             )
             frame.set_edgecolor(colour)
             frame.set_linewidth(points)
-            frame.set_linestyle("-" if j == 0 or right else (0, (2.5, 1.2)))
+            frame.set_linestyle("-" if is_plain or right else (0, (2.5, 1.2)))
             ax.add_patch(frame)
             for n, line in enumerate(captions[q][j]):
                 below = y + height + 0.08 + _LINE * n
                 style = {"color": "black" if j == 0 else colour, **small}
                 ax.text(left + _CELL / 2, below, line, ha="center", va="top", **style)
         y += row_heights[q]
-    ax.text(
-        _EDGE,
-        _EDGE,
-        f"{is_right.sum():,} of {is_right.size:,} neighbours have the query's class",
-        va="center",
-        fontsize=10,
-    )
-    legend = "✓ solid green: same class    ✗ dashed red: another class"
-    ax.text(_EDGE, y + _LINE / 2, legend, va="center", color=_GREY, **small)
+    if is_right is not None:
+        said = f"{is_right.sum():,} of {is_right.size:,} {note}"
+        ax.text(_EDGE, _EDGE, said, va="center", fontsize=10)
+        ax.text(_EDGE, y + _LINE / 2, legend, va="center", color=_GREY, **small)
     ax.set_xlim(0, total_width)
     ax.set_ylim(total_height, 0)
     return figure

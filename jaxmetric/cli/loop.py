@@ -12,12 +12,13 @@ import numpy as np
 
 import jaxmetric as jm
 from jaxmetric.cli.collapse import ADVICE, CollapseWatch
+from jaxmetric.cli.distributed import Processes
 from jaxmetric.cli.errors import DivergedError
 from jaxmetric.cli.measure import Metrics
-from jaxmetric.cli.program import Phase, Program, StepFn, named_metrics
+from jaxmetric.cli.program import Phase, Program, StepFn, is_wished, named_metrics
 from jaxmetric.cli.progress import Progress
 from jaxmetric.cli.records import Log
-from jaxmetric.cli.signals import Interrupts
+from jaxmetric.cli.signals import Interrupted, Interrupts
 
 _MAX_SKIPPED = 10
 _MAX_LINES, _NUM_EVALUATIONS = 1000, 10
@@ -37,6 +38,8 @@ class Loop:
       log: where records go.
       evaluate: a function (params, model_state) -> metrics.
       interrupts: where signals arrive.
+      processes: who trains; of several, the first saves, and all stop at the same step
+        when one of them has a signal.
 
     Attributes:
       state: after the last finished step.
@@ -54,7 +57,9 @@ class Loop:
         log: Log,
         evaluate: Callable[[Any, Any], Metrics],
         interrupts: Interrupts,
+        processes: Processes,
     ):
+        self._processes = processes
         self.program, self.folder, self.metadata = program, folder, metadata
         self.log, self.interrupts, self._evaluate = log, interrupts, evaluate
         self.state = program.initial_state()
@@ -73,12 +78,19 @@ class Loop:
 
     def restore(self) -> dict[str, Any] | None:
         """Go to the newest checkpoint, if there is one; return its metadata."""
-        folder = self.folder / "checkpoints"
-        step = jm.training.latest_checkpoint(folder)
+        folder, processes = self.folder / "checkpoints", self._processes
+        step = processes.first(lambda: jm.training.latest_checkpoint(folder))
         if step is None:
             return None
-        like = self.program.state_like(step)
-        self.state, metadata = jm.training.restore_checkpoint(folder, like, step)
+        state = self.program.state_like(step)
+
+        def read() -> dict[str, Any]:
+            nonlocal state
+            state, metadata = jm.training.restore_checkpoint(folder, state, step)
+            return metadata
+
+        metadata = processes.first(read)
+        self.state = self.program.devices.copied(processes.arrays_of_first(state))
         self.step = self._saved = step
         self.in_a_row = metadata["skipped_in_a_row"]
         self.seconds = dict(metadata["seconds"])
@@ -89,6 +101,9 @@ class Loop:
         """Write the checkpoint of the current step, unless it has been written."""
         if self._saved == self.step:
             return
+        self._saved = self.step
+        if not self._processes.is_first:
+            return
         phase = self.program.phase_at(self.step)
         epoch, position = divmod(self.step, self.program.sampler.steps_per_epoch)
         metadata = self.metadata | {
@@ -98,10 +113,10 @@ class Loop:
             "skipped_in_a_row": self.in_a_row,
             "seconds": self.seconds,
         }
+        state = self.program.devices.local(self.state)
         jm.training.save_checkpoint(
-            self.folder / "checkpoints", self.step, self.state, metadata=metadata
+            self.folder / "checkpoints", self.step, state, metadata=metadata
         )
-        self._saved = self.step
 
     def run(self, bar: Progress) -> None:
         """Take the steps that are left.
@@ -138,7 +153,7 @@ class Loop:
     def finish(self) -> None:
         """Read what is still on the device, and save: the run ends early."""
         while self._pending:
-            with contextlib.suppress(DivergedError):
+            with contextlib.suppress(DivergedError, Interrupted):
                 self._report(None)
         self.save()
 
@@ -166,7 +181,9 @@ class Loop:
         """Take one step; its metrics are read later."""
         start = time.perf_counter()
         rows = self.program.batch(self.step)
-        self.state, metrics = compiled(self.state, rows)
+        # Alone, a process stops by itself.
+        wish = self._processes.count > 1 and self.interrupts.is_requested
+        self.state, metrics = compiled(self.state, rows, wish)
         self.step += 1
         self._pending.append((self.step, metrics))
         following = self.program.phase_at(self.step)
@@ -185,7 +202,8 @@ class Loop:
         """Read, log, show and judge the metrics of the oldest step on the device."""
         start = time.perf_counter()
         step, values = self._pending.popleft()
-        metrics = named_metrics(np.asarray(values))
+        values = np.asarray(values)
+        metrics = named_metrics(values)
         self.seconds["train"] += time.perf_counter() - start
         is_skipped = metrics.pop("skipped") > 0
         self.in_a_row = self.in_a_row + 1 if is_skipped else 0
@@ -214,6 +232,8 @@ class Loop:
                 f"the loss or its gradient was not finite in {self.in_a_row} steps in "
                 f"a row; the last good step is {step - self.in_a_row:,}"
             )
+        if is_wished(values):
+            raise Interrupted
 
     def _examples_per_second(self, step: int) -> float:
         """Return the speed of training since this process began."""

@@ -11,6 +11,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from jax.sharding import Mesh
+
 import jaxmetric as jm
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.values import suggestion
@@ -45,11 +47,16 @@ class Loss(NamedTuple):
     has_ids: bool
     has_stats: bool
 
-    def loss_fn(self) -> Callable[..., Any]:
-        """Return what a training step minimises, see `make_train_step`."""
+    def loss_fn(self, mesh: Mesh | None = None) -> Callable[..., Any]:
+        """Return what a training step minimises, see `make_train_step`.
+
+        On a mesh it is that of the batch on all its devices.
+        """
         # The number of centers is in the shape of the proxies, not an argument.
         hyper = {k: v for k, v in self.hyper.items() if k != "num_centers"}
         function = functools.partial(getattr(jm.losses, self.name), **hyper)
+        if mesh is not None:
+            function = jm.sharding.data_parallel(function, mesh=mesh)
         reduction: Any = self.settings.get("reduction")
 
         def loss_fn(

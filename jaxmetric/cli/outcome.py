@@ -76,6 +76,7 @@ def describe(prepared: Prepared, trained: Trained, command: str) -> dict[str, An
         "compilation_seconds": seconds.pop("compile_seconds"),
         "training_seconds": seconds.pop("train_seconds"),
         "evaluation_seconds": seconds.pop("evaluate_seconds"),
+        "devices": program.devices.count,
         "versions": {
             "jaxmetric": jm.__version__,
             "jax": jax.__version__,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmetric.cli import configs, defaults, losses
+from jaxmetric.cli.devices import ONE, Devices
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.options import TrainOptions
 from jaxmetric.cli.program import Program
@@ -35,8 +36,12 @@ class Prepared(NamedTuple):
     program: Program
 
 
-def prepare(options: TrainOptions) -> Prepared:
+def prepare(options: TrainOptions, devices: Devices = ONE) -> Prepared:
     """Check everything that can be checked before the first step.
+
+    Args:
+      options: as the user gave them.
+      devices: what is computed on.
 
     Raises:
       UsageError, DataError: the options, the data, or both together are a mistake.
@@ -57,8 +62,9 @@ def prepare(options: TrainOptions) -> Prepared:
         options.run.seed,
         has_pairs=not loss.has_proxies,
     )
+    devices.check_batch(sampler.num_classes, sampler.m_per_class)
     with told_as_usage():
-        program = Program(options, loss, split.train, sampler)
+        program = Program(options, loss, split.train, sampler, devices=devices)
         program.trace()
     return Prepared(options, configs.to_mapping(options), loss, split, program)
 

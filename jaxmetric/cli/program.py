@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 import jaxmetric as jm
+from jaxmetric.cli.devices import ONE, Devices
 from jaxmetric.cli.losses import Loss, resolve
 from jaxmetric.cli.optimizers import make_optimizer
 from jaxmetric.cli.options import AugmentOptions, TrainOptions
@@ -31,6 +32,7 @@ METRICS = (
 )
 
 StepFn = Callable[..., tuple[TrainState, jax.Array]]
+_HostStepFn = Callable[[TrainState, np.ndarray, bool], tuple[TrainState, jax.Array]]
 
 
 class Phase(NamedTuple):
@@ -58,10 +60,12 @@ class Program:
       loss: the one of the options, resolved.
       train: what is trained on.
       sampler: which rows make a batch.
+      devices: what it is computed on.
       data: `train` on the device, from another program; None puts it there.
 
     Attributes:
-      data: [n, ...] inputs and [n] labels on the device.
+      devices: as given.
+      data: [n, ...] inputs and [n] labels on each device.
       embed_fn: of raw inputs, without augmentation.
       phases: first to last.
       total_steps: of all phases.
@@ -69,7 +73,7 @@ class Program:
     Raises:
       ValueError, TypeError: the model cannot be built of the options.
 
-    Memory: the training data on the device, as it is (images as bytes).
+    Memory: the training data on each device, as it is (images as bytes).
     """
 
     def __init__(
@@ -79,9 +83,10 @@ class Program:
         train: jm.data.Dataset,
         sampler: jm.data.ClassSampler,
         *,
+        devices: Devices = ONE,
         data: tuple[jax.Array, jax.Array] | None = None,
     ):
-        self.options, self.sampler = options, sampler
+        self.options, self.sampler, self.devices = options, sampler, devices
         self.num_classes = train.num_classes
         self.model = encoder_config(options)
         self.embed_fn, self._params, self._model_state = jm.training.build_encoder(
@@ -90,7 +95,7 @@ class Program:
         self.phases = _phases(options, loss, sampler.steps_per_epoch)
         self.total_steps = self.phases[-1].stop
         if data is None:
-            data = (jnp.asarray(train.inputs), jnp.asarray(train.labels))
+            data = self._placed(train)
         self.data = data
         self._traced: dict[str, Any] = {}
 
@@ -101,12 +106,15 @@ class Program:
     def initial_state(self) -> TrainState:
         """Return the state before the first step."""
         key = jax.random.key(self.options.run.seed)
-        return self._start(self.phases[0], self._params, self._model_state, key)
+        state = self._start(self.phases[0], self._params, self._model_state, key)
+        return self.devices.copied(state)
 
     def switch(self, state: TrainState, phase: Phase) -> TrainState:
         """Return the state with which a phase begins: the encoder and the counters."""
+        state = self.devices.local(state)
         fresh = self._start(phase, state.params, state.model_state, state.key)
-        return fresh._replace(step=state.step, skipped=state.skipped)
+        fresh = fresh._replace(step=state.step, skipped=state.skipped)
+        return self.devices.copied(fresh)
 
     def state_like(self, step: int) -> TrainState:
         """Return a state of the structure of that after a step, without numbers."""
@@ -125,20 +133,41 @@ class Program:
         Raises:
           ValueError, TypeError: the options do not fit together.
         """
+        placed: dict[str, Any] = {}
+        if self.devices.mesh is not None:
+            alike, by_rows = self.devices.alike(), self.devices.by_rows()
+            placed["in_shardings"] = (alike, alike, alike, by_rows, by_rows)
+            placed["out_shardings"] = alike
         for phase in self.phases:
-            step = jax.jit(self._step(phase), donate_argnums=0)
+            step = jax.jit(self._step(phase), donate_argnums=0, **placed)
             state = self.state_like(phase.start)
-            self._traced[phase.name] = step.trace(state, *self.data, self.batch(0))
+            arguments = (state, *self.data, self.batch(0))
+            if self.devices.mesh is not None:
+                spread = self.devices.spread
+                rows, wishes = spread(self.batch(0)), spread(self._wishes(False))
+                arguments = (state, *self.data, rows, wishes)
+            self._traced[phase.name] = step.trace(*arguments)
 
-    def compile(self, phase: Phase) -> StepFn:
-        """Compile the traced step of a phase: (state, rows) -> (state, metrics).
+    def compile(self, phase: Phase) -> _HostStepFn:
+        """Compile the traced step of a phase: (state, rows, wish) -> (state, metrics).
 
         The state that is passed is donated: it is gone after the call. The metrics are
-        one float32 array, see `named_metrics`. The compiled program takes these shapes
-        and no others, so there is one compilation a phase by construction.
+        one float32 array, see `named_metrics` and `is_wished`. The compiled program
+        takes these shapes and no others, so there is one compilation a phase by
+        construction.
         """
         compiled = self._traced[phase.name].lower().compile()
-        return lambda state, rows: compiled(state, *self.data, rows)
+        if self.devices.mesh is None:
+            return lambda state, rows, wish: compiled(state, *self.data, rows)
+        spread = self.devices.spread
+
+        def step(
+            state: TrainState, rows: np.ndarray, wish: bool
+        ) -> tuple[TrainState, jax.Array]:
+            wishes = spread(self._wishes(wish))
+            return compiled(state, *self.data, spread(rows), wishes)
+
+        return step
 
     def batch(self, step: int) -> np.ndarray:
         """Return the row ids of the batch of a step of the run."""
@@ -148,18 +177,36 @@ class Program:
         """Return the function that gathers rows and trains on them."""
         embed_fn = augmented(self.embed_fn, self.options.augment)
         step = jm.training.make_train_step(
-            embed_fn, phase.loss.loss_fn(), phase.optimizer
+            embed_fn, phase.loss.loss_fn(self.devices.mesh), phase.optimizer
         )
 
         def train_step(
-            state: TrainState, inputs: jax.Array, labels: jax.Array, rows: jax.Array
+            state: TrainState,
+            inputs: jax.Array,
+            labels: jax.Array,
+            rows: jax.Array,
+            wishes: jax.Array | None = None,
         ) -> tuple[TrainState, jax.Array]:
             # Row ids are ids: a row that a small class repeats is not its own positive.
             state, metrics = step(state, (inputs[rows], labels[rows], rows))
+            told = [metrics[name] for name in METRICS]
+            if wishes is not None:
+                told.append(jnp.max(wishes))
             # One array comes to the host in one piece.
-            return state, jnp.stack([metrics[name] for name in METRICS])
+            return state, jnp.stack(told)
 
         return train_step
+
+    def _placed(self, train: jm.data.Dataset) -> tuple[jax.Array, jax.Array]:
+        """Return the training data on each device."""
+        assert train.labels is not None
+        if self.devices.mesh is None:
+            return jnp.asarray(train.inputs), jnp.asarray(train.labels)
+        return self.devices.copied((train.inputs, train.labels))
+
+    def _wishes(self, wish: bool) -> np.ndarray:
+        """Return [devices] whether to end; of these each process gives its own."""
+        return np.full(self.devices.count, wish, np.float32)
 
     def _start(
         self, phase: Phase, params: Any, model_state: Any, key: jax.Array
@@ -225,7 +272,12 @@ def augmented(embed_fn: EmbedFn, options: AugmentOptions) -> EmbedFn:
 
 def named_metrics(values: np.ndarray) -> dict[str, float]:
     """Return what a compiled step reports, by name."""
-    return dict(zip(METRICS, values.tolist(), strict=True))
+    return dict(zip(METRICS, values[: len(METRICS)].tolist(), strict=True))
+
+
+def is_wished(values: np.ndarray) -> bool:
+    """Return whether a process wished to end at the step that reports this."""
+    return any(values[len(METRICS) :])
 
 
 def _phases(options: TrainOptions, loss: Loss, steps_per_epoch: int) -> list[Phase]:

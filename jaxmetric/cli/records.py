@@ -54,29 +54,34 @@ class Log:
     """metrics.jsonl of a run, open for more records.
 
     Args:
-      path: the file.
+      path: the file; None keeps the records in memory alone.
       step: records after this step are dropped: the steps will be taken again.
 
     Attributes:
       records: all that the file holds.
     """
 
-    def __init__(self, path: Path, *, step: int):
-        self.records = [r for r in read_records(path) if r["step"] <= step]
-        write_atomically(path, _lines(self.records))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+    def __init__(self, path: Path | None, *, step: int):
+        self.records: list[Record] = []
+        self._file = None
+        if path is not None:
+            self.records = [r for r in read_records(path) if r["step"] <= step]
+            write_atomically(path, _lines(self.records))
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (see below)
 
     def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def write(self, record: Record) -> None:
         """Add a record, and push it out of the process."""
         line = encode(record)
-        self._file.write(line + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(line + "\n")
+            self._file.flush()
         self.records.append(json.loads(line))
 
     def find(self, kind: str, step: int) -> Record | None:

@@ -6,9 +6,11 @@ or evaluation runs beside the main thread, which alone can be told of a signal.
 """
 
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
@@ -59,13 +61,29 @@ class Interrupts:
             self._depth -= 1
         self.check()
 
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Only note a signal, also at the end: somebody else decides what it does."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
     def check(self) -> None:
         """Raise `Interrupted` if a signal has come, unless in a protected region."""
         if self.is_requested and self._depth == 0:
             raise Interrupted
 
-    def run_aside(self, function: Callable[[], T]) -> T:
-        """Return function(), run in a thread that a signal does not wait for."""
+    def run_aside(
+        self, function: Callable[[], T], *, timeout: float | None = None
+    ) -> T:
+        """Return function(), run in a thread that a signal does not wait for.
+
+        Raises:
+          Interrupted: a signal has come. TimeoutError: it took more than `timeout`
+            seconds. In both cases the thread may go on.
+        """
         outcome: list[Any] = []
         # Not Thread.join: interrupted by an exception it takes the thread for ended.
         is_done = threading.Event()
@@ -79,9 +97,12 @@ class Interrupts:
                 is_done.set()
 
         threading.Thread(target=work, daemon=True).start()
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         try:
             while not is_done.wait(0.1):
                 self.check()
+                if time.monotonic() > deadline:
+                    raise TimeoutError
         finally:
             self.is_busy = not is_done.is_set()
         result, error = outcome[0]

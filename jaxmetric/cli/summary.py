@@ -54,14 +54,15 @@ def print_table(title: str, blocks: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def print_metrics(title: str, metrics: Mapping[str, Any]) -> None:
-    """Print all metrics of one evaluation, a row each."""
+    """Print all metrics of one evaluation, a row each; texts as they are."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False)
     for name, value in metrics.items():
         is_count = isinstance(value, int) and not isinstance(value, bool)
-        table.add_row(name, f"{value:,}" if is_count else _percent(value))
+        cell = f"{value:,}" if is_count else value
+        table.add_row(name, cell if isinstance(cell, str) else _percent(value))
     Console(highlight=False, soft_wrap=True).print(table)
 
 

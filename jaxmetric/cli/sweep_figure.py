@@ -11,9 +11,9 @@ from jaxmetric.cli import figures
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MAP_AT_R = "mean_average_precision_at_r"
-_PANELS = {_MAP_AT_R: "MAP@R of the held-out classes"}
-_PANELS["active_fraction"] = "Active fraction at the end of training"
+MAP_AT_R = "mean_average_precision_at_r"
+PANELS = {MAP_AT_R: "MAP@R of the held-out classes"}
+PANELS["active_fraction"] = "Active fraction at the end of training"
 _MARKERS = "osD^vP*X"
 # Beyond so many lines a legend is longer than the picture.
 _MAX_LINES = 12
@@ -21,7 +21,15 @@ _MAX_LINES = 12
 _DECADES = 30
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
+    """What is drawn of one combination of the other numbers.
+
+    Attributes:
+      label: names the combination; empty where there is only one, or too many.
+      x: [points] values of what is on the axis.
+      low, mean, high: [points], over the seeds.
+    """
+
     label: str
     x: np.ndarray
     low: np.ndarray
@@ -55,10 +63,8 @@ def write_sweep(
 
     Memory: a picture of about 1200 x 1100 pixels.
     """
-    counts = {name: len({model[name] for model in models}) for name in varied}
-    axis = max(counts, key=lambda name: counts[name], default="seed")
-    others = [name for name in varied if name != axis and counts[name] > 1]
-    panels = [key for key in _PANELS if np.isfinite(_numbers(models, key)).any()]
+    axis, others = axes_of(models, varied)
+    panels = [key for key in PANELS if np.isfinite(_numbers(models, key)).any()]
     with figures.drawing():
         import matplotlib
         from matplotlib.figure import Figure
@@ -67,23 +73,23 @@ def write_sweep(
         figure = Figure(size, layout="constrained")
         all_axes = figure.subplots(max(len(panels), 1), 1, squeeze=False, sharex=True)
         for ax, key in zip(all_axes[:, 0], panels, strict=False):
-            lines = _lines(models, key, axis, others)
+            lines = lines_of(models, key, axis, others)
             # Apart for every kind of colour vision, and in grey; yellow is too light.
             colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
             for i, line in enumerate(lines):
                 _draw(ax, line, colours[i], _MARKERS[i % len(_MARKERS)])
-            if key == _MAP_AT_R:
+            if key == MAP_AT_R:
                 _mark_best(ax, models, axis)
                 _draw_raw(ax, raw)
             seeds = len({model["seed"] for model in models})
             of = f", mean and range of {seeds} seeds" if seeds > 1 else ""
-            ax.set_title(_PANELS[key] + of, loc="left", fontsize=10)
+            ax.set_title(PANELS[key] + of, loc="left", fontsize=10)
             ax.grid(color="#e6e6e6", linewidth=0.6)
             ax.set_axisbelow(True)
             ax.spines[["top", "right"]].set_visible(False)
             ax.tick_params(labelsize=8)
         bottom, values = all_axes[-1, 0], _numbers(models, axis)
-        bottom.set_xlabel(_word(axis), fontsize=9)
+        bottom.set_xlabel(word(axis), fontsize=9)
         if values.min() > 0 and values.max() >= _DECADES * values.min():
             bottom.set_xscale("log")
         handles, labels = all_axes[0, 0].get_legend_handles_labels()
@@ -99,9 +105,18 @@ def write_sweep(
         figures.save(figure, path)
 
 
-def _lines(
+def axes_of(
+    models: Sequence[Mapping[str, Any]], varied: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Return which number is the axis, and which others have a line for each value."""
+    counts = {name: len({model[name] for model in models}) for name in varied}
+    axis = max(counts, key=lambda name: counts[name], default="seed")
+    return axis, [name for name in varied if name != axis and counts[name] > 1]
+
+
+def lines_of(
     models: Sequence[Mapping[str, Any]], key: str, axis: str, others: Sequence[str]
-) -> list[_Line]:
+) -> list[Line]:
     """Return a line for each combination of the other numbers, in their order."""
     groups: dict[tuple, dict[float, list[float]]] = {}
     for model, value in zip(models, _numbers(models, key), strict=True):
@@ -112,14 +127,14 @@ def _lines(
         points = sorted(groups[group].items())
         spread = np.array([_spread(values) for _, values in points])
         named = zip(others, group, strict=True)
-        label = ", ".join(f"{_word(name)} {value:g}" for name, value in named)
-        lines.append(_Line(label, np.array([x for x, _ in points]), *spread.T))
+        label = ", ".join(f"{word(name)} {value:g}" for name, value in named)
+        lines.append(Line(label, np.array([x for x, _ in points]), *spread.T))
     if len(lines) > _MAX_LINES:
         lines = [line._replace(label="") for line in lines]
     return lines
 
 
-def _draw(ax: "Axes", line: _Line, colour: Any, marker: str) -> None:
+def _draw(ax: "Axes", line: Line, colour: Any, marker: str) -> None:
     """Draw a line, and its band where seeds differ."""
     style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.4}
     ax.plot(line.x, line.mean, label=line.label, **style)
@@ -129,7 +144,7 @@ def _draw(ax: "Axes", line: _Line, colour: Any, marker: str) -> None:
 
 def _mark_best(ax: "Axes", models: Sequence[Mapping[str, Any]], axis: str) -> None:
     """Put a star at the best model."""
-    values = _numbers(models, _MAP_AT_R)
+    values = _numbers(models, MAP_AT_R)
     i = int(np.nanargmax(values))
     style: dict[str, Any] = {"color": "#d55e00", "markeredgecolor": "white"}
     label = f"best model, {values[i]:.3f}"
@@ -167,6 +182,6 @@ def _numbers(models: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     return np.array(values, np.float64)
 
 
-def _word(name: str) -> str:
+def word(name: str) -> str:
     """Return a name as words."""
     return name.replace("_", " ")

@@ -14,6 +14,7 @@ from jaxmetric.cli import configs, folders, losses, outcome, sweep_figure
 from jaxmetric.cli.prepare import Prepared
 from jaxmetric.cli.program import Program
 from jaxmetric.cli.records import Log, write_atomically
+from jaxmetric.cli.report.ending import write_report
 from jaxmetric.cli.summary import write_summary
 from jaxmetric.cli.sweep_grid import Grid
 from jaxmetric.training import TrainState
@@ -194,6 +195,7 @@ def _write_best(folder: Path, result: Outcome, best: Best) -> None:
     }
     blocks = {"untrained": best.untrained, "pixels": result.pixels, "trained": trained}
     write_summary(folder / folders.SUMMARY, told | blocks)
+    write_report(prepared, folder, told_of_steps, best.state, told | blocks)
 
 
 def _told(result: Outcome) -> dict[str, Any]:

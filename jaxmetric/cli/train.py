@@ -1,28 +1,36 @@
 """`jaxmetric train`: from options to a finished run, or from a cut run to its end."""
 
+import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import jaxmetric as jm
-from jaxmetric.cli import configs, folders, measure, outcome, summary
+from jaxmetric.cli import configs, devices, folders, measure, outcome, summary
+from jaxmetric.cli.distributed import Processes
 from jaxmetric.cli.errors import DivergedError, UsageError
 from jaxmetric.cli.loop import Loop
 from jaxmetric.cli.options import TrainOptions
 from jaxmetric.cli.prepare import Prepared, prepare
 from jaxmetric.cli.progress import Progress
 from jaxmetric.cli.records import Log
+from jaxmetric.cli.report.ending import write_report
 from jaxmetric.cli.signals import Interrupted, Interrupts
 
 
-def train(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
+def train(
+    options: TrainOptions, command: str, interrupts: Interrupts, processes: Processes
+) -> None:
     """Run `jaxmetric train`.
 
     Args:
       options: as the user gave them; with `resume`, over those of the run.
       command: the command line, for the summary.
       interrupts: where signals arrive.
+      processes: who trains; the first alone writes.
 
     Raises:
       UsageError, CheckpointError, DataError: mistakes; nothing has been written.
@@ -30,19 +38,22 @@ def train(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
       Interrupted: a signal has come; a checkpoint is saved if steps were taken.
     """
     if options.resume is not None:
-        _resume(options, command, interrupts)
+        _resume(options, command, interrupts, processes)
         return
-    folders.check_out(options.out)
-    prepared = prepare(options)
+    processes.first(lambda: folders.check_out(options.out))
+    prepared = _prepared(options, processes)
     folder = None
+
+    def make() -> str:
+        name, config = prepared.split.name, prepared.config
+        return str(folders.make_folder(options.out, name, config))
+
     try:
         with interrupts.held():
-            folder = folders.make_folder(
-                options.out, prepared.split.name, prepared.config
-            )
+            folder = Path(processes.first(make))
         _tell_beginning(prepared, folder)
-        with jm.training.RunLock(folder):
-            _run(prepared, folder, command, interrupts, is_resumed=False)
+        with _lock(folder, processes):
+            _run(prepared, folder, command, interrupts, processes, is_resumed=False)
     except Interrupted as error:
         if folder is None or str(error):
             raise
@@ -50,27 +61,67 @@ def train(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
         raise Interrupted(text) from None
 
 
-def _resume(options: TrainOptions, command: str, interrupts: Interrupts) -> None:
+def _prepared(options: TrainOptions, processes: Processes) -> Prepared:
+    """Return the run, ready and the same in all processes."""
+
+    def make() -> Prepared:
+        count = processes.count
+        return prepare(options, devices.choose(options.devices, num_processes=count))
+
+    prepared = processes.each(make)
+    identity = outcome.identity(prepared)
+    processes.check_alike(
+        {
+            "options": identity["config_sha256"],
+            "data": identity["data_sha256"],
+            "devices": prepared.program.devices.count,
+            "versions": [jm.__version__, jax.__version__],
+        }
+    )
+    return prepared
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, processes: Processes) -> Iterator[None]:
+    """Hold a folder for writing."""
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(jm.training.RunLock(folder))
+
+        processes.first(enter)
+        yield
+
+
+def _resume(
+    options: TrainOptions, command: str, interrupts: Interrupts, processes: Processes
+) -> None:
     """Go on with a run, under the options that it has."""
-    folder = folders.check_run(str(options.resume))
-    config = configs.to_mapping(
-        configs.read_config(folder / folders.CONFIG, TrainOptions)
+    folder = Path(str(options.resume))
+    config = processes.first(
+        lambda: configs.to_mapping(
+            configs.read_config(folder / folders.CONFIG, TrainOptions)
+        )
     )
     changed = configs.difference(config, configs.to_mapping(options))
-    if changed:
-        raise UsageError(
-            f"--resume {options.resume}: the options differ from those of the run: "
-            f"{changed}. Leave them out, or begin a new run."
-        )
-    with jm.training.RunLock(folder):
-        found = summary.read_summary(folder / folders.SUMMARY)
+
+    def check() -> None:
+        if changed:
+            raise UsageError(
+                f"--resume {options.resume}: the options differ from those of the run: "
+                f"{changed}. Leave them out, or begin a new run."
+            )
+
+    processes.each(check)
+    with _lock(folder, processes):
+        found = processes.first(lambda: summary.read_summary(folder / folders.SUMMARY))
         if found is not None and found.get("status") == "finished":
             print(f"{folder}: is finished, after {found.get('steps', 0):,} steps.")
             _tell_next(folder, options.data.data)
             return
-        prepared = prepare(options)
+        prepared = _prepared(options, processes)
         _tell_beginning(prepared, folder)
-        _run(prepared, folder, command, interrupts, is_resumed=True)
+        _run(prepared, folder, command, interrupts, processes, is_resumed=True)
 
 
 def _run(
@@ -78,13 +129,18 @@ def _run(
     folder: Path,
     command: str,
     interrupts: Interrupts,
+    processes: Processes,
     *,
     is_resumed: bool,
 ) -> None:
     """Train in a folder that is ours, from its newest checkpoint or the beginning."""
     identity = outcome.identity(prepared)
-    step = _checked_step(folder, identity) if is_resumed else 0
-    with Log(folder / folders.METRICS, step=step) as log:
+    step = 0
+    if is_resumed:
+        step = processes.first(lambda: _checked_step(folder, identity))
+    path = folder / folders.METRICS if processes.is_first else None
+    with Log(path, step=step) as log:
+        log.records = processes.first(lambda: log.records)
         loop = Loop(
             prepared.program,
             folder=folder,
@@ -92,11 +148,15 @@ def _run(
             log=log,
             evaluate=_evaluation(prepared),
             interrupts=interrupts,
+            processes=processes,
         )
         if is_resumed:
             loop.restore()
         try:
-            blocks = _train(prepared, folder, loop, log, interrupts)
+            blocks = _train(prepared, loop, log, interrupts)
+            if processes.is_first:
+                state = prepared.program.devices.local(loop.state)
+                outcome.write_figures(prepared, folder, log.records, state)
         except Interrupted:
             loop.finish()
             raise Interrupted(
@@ -109,20 +169,24 @@ def _run(
                 f"{folder}: {error}. The log is in {folder / folders.METRICS}. Try a "
                 "lower --learning-rate."
             ) from error
-        told = outcome.describe(prepared, loop, command) | blocks
-        with interrupts.held():
-            summary.write_summary(folder / folders.SUMMARY, told)
+        if processes.is_first:
+            told = outcome.describe(prepared, loop, command) | blocks
+            with interrupts.held():
+                summary.write_summary(folder / folders.SUMMARY, told)
+            state = prepared.program.devices.local(loop.state)
+            write_report(prepared, folder, log.records, state, told)
     _tell_end(prepared, folder, loop, blocks)
 
 
 def _train(
-    prepared: Prepared, folder: Path, loop: Loop, log: Log, interrupts: Interrupts
+    prepared: Prepared, loop: Loop, log: Log, interrupts: Interrupts
 ) -> dict[str, measure.Metrics]:
     """Take the steps that are left, and return the metrics before and after."""
     held_out, plain = prepared.split.held_out, prepared.options.plain or None
     pixels = log.find("pixels", 0)
     if pixels is None:
-        pixels = interrupts.run_aside(lambda: measure.evaluate_pixels(held_out))
+        spread = prepared.program.devices
+        pixels = interrupts.run_aside(lambda: measure.evaluate_pixels(held_out, spread))
         log.write({"step": 0, "kind": "pixels", **pixels})
     with Progress(total_steps=prepared.program.total_steps, plain=plain) as bar:
         loop.run(bar)
@@ -131,7 +195,6 @@ def _train(
     if untrained is None:
         state, evaluate = prepared.program.initial_state(), _evaluation(prepared)
         untrained = evaluate(state.params, state.model_state)
-    outcome.write_figures(prepared, folder, log.records, loop.state)
     return {"untrained": untrained, "pixels": pixels, "trained": trained}
 
 
@@ -139,10 +202,12 @@ def _evaluation(prepared: Prepared) -> Any:
     """Return a function (params, model_state) -> metrics on the held-out classes."""
     held_out = prepared.split.held_out
     assert held_out.labels is not None
-    labels, embed = held_out.labels, measure.embedder(prepared.program.embed_fn)
+    labels, spread = held_out.labels, prepared.program.devices
+    embed = measure.embedder(prepared.program.embed_fn, spread)
 
     def evaluate(params: Any, model_state: Any) -> measure.Metrics:
-        return measure.evaluate(embed(params, model_state, held_out.inputs), labels)
+        rows = embed(params, model_state, held_out.inputs)
+        return measure.evaluate_spread(spread, rows, labels)
 
     return evaluate
 
