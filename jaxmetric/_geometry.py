@@ -34,6 +34,8 @@ class Geometry(NamedTuple):
       x_centred, y_centred: the same with a common offset taken out, for products.
       x_exists, y_exists: [m], [n] bool, False for a zero row under the cosine.
       scale: scalar power of two by which the rows were divided.
+      y_columns: [dim, n] `y_centred` once more, for blocks that are differentiated, or
+        None. See `columns`.
     """
 
     x: jax.Array
@@ -43,6 +45,7 @@ class Geometry(NamedTuple):
     x_exists: jax.Array
     y_exists: jax.Array
     scale: jax.Array
+    y_columns: jax.Array | None = None
 
 
 def check_distance(
@@ -113,6 +116,17 @@ def take_rows(geometry: Geometry, rows: Callable[[jax.Array], jax.Array]) -> Geo
     )
 
 
+def columns(geometry: Geometry) -> jax.Array:
+    """Return [dim, n] centred references, to be products' other side in all blocks.
+
+    The gradient G of a block is multiplied from both sides, G @ y and G.T @ x. Beside
+    the first, XLA on CPU takes twice as long for the second as for x.T @ G, which is
+    what the transpose of a product with columns asks for. The barrier keeps it from
+    being turned round again.
+    """
+    return lax.optimization_barrier(geometry.y_centred.T)
+
+
 def squared_norms(geometry: Geometry) -> tuple[jax.Array, jax.Array]:
     """Return [m] and [n] squared norms of the centred rows, of both sides."""
     x, y = geometry.x_centred, geometry.y_centred
@@ -137,9 +151,9 @@ def block_distances(
     if distance == "manhattan":
         return scale * _absolute_differences(x, y)
     if distance == "dot":
-        return -_products(x, y, precision)
+        return -_products(geometry, geometry.x_centred, precision)
     if distance == "cosine":
-        d = 1 - _products(x, y, precision)
+        d = 1 - _products(geometry, geometry.x_centred, precision)
         # Equal rows end within a few units in the last place of 0: exactly 0 then.
         return jnp.where(d > 4 * jnp.finfo(d.dtype).eps, d, 0)
     return _call(distance, x, y)
@@ -197,11 +211,11 @@ def _squares(
     geometry: Geometry, precision: Any, norms: tuple[jax.Array, jax.Array] | None
 ) -> jax.Array:
     """Return [m, n] squared Euclidean distances of the scaled rows."""
-    xc, yc = geometry.x_centred, geometry.y_centred
+    xc = geometry.x_centred
     of_x, of_y = squared_norms(geometry) if norms is None else norms
     norms_of_pairs = of_x[:, None] + of_y[None, :]
     # The factor stands at the narrow side: the gradient of a pair needs no second copy.
-    expansion = norms_of_pairs + _products(-2 * xc, yc, precision)
+    expansion = norms_of_pairs + _products(geometry, -2 * xc, precision)
     if xc.shape[-1] <= DIFFERENCE_DIM:
         # Values in difference form, which cancels nothing. XLA's gradient of that form
         # is many times slower than the product, and the expansion is the same
@@ -216,12 +230,15 @@ def _squares(
     return jnp.where(expansion > noise, expansion, 0)
 
 
-def _products(x: jax.Array, y: jax.Array, precision: Any) -> jax.Array:
-    """Return [m, n] inner products, accumulated in the dtype of the rows."""
+def _products(geometry: Geometry, x: jax.Array, precision: Any) -> jax.Array:
+    """Return [m, n] inner products of rows with the centred references."""
+    y, y_axis = geometry.y_columns, 0
+    if y is None:
+        y, y_axis = geometry.y_centred, 1
     return lax.dot_general(
         x,
         y,
-        (((1,), (1,)), ((), ())),
+        (((1,), (y_axis,)), ((), ())),
         precision=precision,
         preferred_element_type=x.dtype,
     )

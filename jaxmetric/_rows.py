@@ -288,6 +288,7 @@ def _split(
     if comparison.distance in ("euclidean", "sqeuclidean"):
         # Taken here once, and not again with every block.
         x_norms, y_norms = _geometry.squared_norms(geometry)
+    others = others._replace(y_columns=_geometry.columns(geometry))
     rows = (mine, x_norms, comparison.anchors, columns, places)
     return rows, (others, y_norms, comparison.references, scalars, order)
 
@@ -315,7 +316,7 @@ def _one_block(
         negative=negative,
         where=anchors.where,
         labels=anchors.labels,
-        geometry=geometry,
+        geometry=geometry._replace(y_columns=None),
         distance=distance,
         segments=segments,
         relation=anchors.relation,

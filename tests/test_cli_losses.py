@@ -14,6 +14,8 @@ ROWS = jm.l2_normalize(
 )
 LABELS = jnp.array([0, 0, 1, 1, 2, 2])
 PROXIES = {"proxies": jnp.eye(3)}
+# Of each kind of loss, to the command line: the others are slow.
+ONE_OF_A_KIND = ("semi_hard", "supervised_contrastive", "fast_ap", "proxy_anchor")
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,13 @@ def test_suffixes_are_optional(name):
     assert resolve(name, {}).name == "batch_hard_triplet_loss"
 
 
-@pytest.mark.parametrize("name", loss_names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.slow)
+        for name in loss_names()
+    ],
+)
 def test_every_loss_of_labelled_rows_trains(name):
     loss, proxies = resolve(name, {}), PROXIES["proxies"]
     if loss.num_centers is not None:

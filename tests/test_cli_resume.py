@@ -125,6 +125,7 @@ def test_ten_steps_that_are_not_finite_end_the_run(tmp_path, capsys, monkeypatch
     assert not (tmp_path / "runs" / "rows-1" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_collapse_is_told_once(tmp_path, capsys):
     labels = np.repeat(np.arange(6), 4)
     np.savez(tmp_path / "same.npz", features=np.ones((24, 3)), labels=labels)

@@ -142,6 +142,7 @@ def test_models_that_are_computed_together_are_the_same(swept, data, place, toge
         assert a[MAP_AT_R] == pytest.approx(b[MAP_AT_R], abs=0.02)
 
 
+@pytest.mark.slow
 def test_seeds_are_spread_over_devices_as_points_are(swept, data, place):
     """Nine seeds on eight devices: five have two each, and one of these is a filler."""
     out = place / "seeds"
@@ -156,6 +157,7 @@ def test_seeds_are_spread_over_devices_as_points_are(swept, data, place):
             assert a[MAP_AT_R] == pytest.approx(b[MAP_AT_R], abs=0.02)
 
 
+@pytest.mark.slow
 def test_images_and_other_numbers_of_the_loss(place):
     """Convolutions side by side give what `train` gives, to rounding."""
     images, out, alone = write_images(place / "bars.npz"), place / "bars", place / "bar"

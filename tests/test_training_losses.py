@@ -29,6 +29,7 @@ def test_no_loss_is_left_out():
     assert set(training_settings._OWN) <= set(NAMES)
 
 
+@pytest.mark.slow
 def test_one_loss_trains():
     data = digits(2, num_steps=60)
     before = untrained(data, "unit")[MAP_AT_R]
