@@ -1,11 +1,11 @@
 """`jaxmetric embed`: the embeddings of a data set as an .npz file."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from jaxmetric.cli import outputs
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.evaluate import load_encoder
 from jaxmetric.cli.options import EmbedOptions
@@ -52,19 +52,8 @@ def _check_output(options: EmbedOptions) -> Path:
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as an .npz file, whole or not at all."""
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=".unfinished-", suffix=".npz", dir=path.absolute().parent
-        )
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)
-            os.replace(name, path)
-        finally:
-            if os.path.exists(name):
-                os.unlink(name)
+        with outputs.whole(path) as file:
+            np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
         raise UsageError(
             f"--output {path}: cannot be written ({error.strerror}). "
