@@ -52,10 +52,7 @@ _LOSSES = {
     "unlabelled": ("test_losses_unlabelled.py", "test_sharding_unlabelled.py"),
 }
 _MINERS = {
-    "_slots": Run(
-        ("test_miners_loops.py", "test_miners.py"),
-        "size or equals_loops or finite or sharded",
-    ),
+    "_slots": Run(("test_miners_loops.py",), "equals_loops"),
     "dataset": Run(("test_miners_dataset.py",)),
     "drawn": Run(
         ("test_miners_random.py", "test_miners.py"),
@@ -77,15 +74,43 @@ _MINERS = {
         "triplet_margin or angular or margin_may or angle or bad",
     ),
 }
-# Only the tests of `shards` itself, which are slow, run on eight devices.
-_EVALUATION = ("test_retrieval_evaluation.py",)
+# Run apart: all in one are longer than a mutant is given.
+_SHARED_BY_MINERS = (
+    Run(("test_miners.py",), "sharded"),
+    Run(("test_miners_loops.py",), "size or finite"),
+)
+# All tests of evaluations together are longer than a mutant is given.
+_EVALUATION = tuple(
+    Run(("test_retrieval_evaluation.py",), selected)
+    for selected in (
+        "hand or paper or against or minus or self or left_out or beyond or masked or "
+        "finite or no_number or integers or keep_their_order or bad",
+        "rank_exactly",
+        "same_bits or float64",
+        "random or block_size or each_query or scikit or scale or half",
+        "devices or jit or sizes",
+    )
+)
+_PLAIN, _TIES, _SORTED, _RANDOM, _PROGRAMS = _EVALUATION
+_NEIGHBORS = Run(("test_retrieval_neighbors.py",))
+# Only the tests of `shards` itself run on eight devices.
 _RETRIEVAL = {
-    "evaluation": _EVALUATION,
-    "fixed_point": ("test_retrieval_fixed_point.py", *_EVALUATION),
-    "ranks": (*_EVALUATION, "test_retrieval_gains.py"),
-    "reciprocal_sets": ("test_retrieval_reciprocal.py",),
-    "scores": (*_EVALUATION, "test_retrieval_votes.py"),
-    "sides": (*_EVALUATION, "test_retrieval_neighbors.py"),
+    "evaluation": (_PLAIN, _RANDOM, _PROGRAMS),
+    "fixed_point": (Run(("test_retrieval_fixed_point.py",)), _PLAIN, _PROGRAMS),
+    "ranks": (_SORTED, _TIES, _PLAIN, Run(("test_retrieval_groups.py",))),
+    "reciprocal_sets": (Run(("test_retrieval_reciprocal.py",)),),
+    "scores": (*_EVALUATION, Run(("test_retrieval_votes.py",))),
+    "sides": (
+        Run(
+            tuple(
+                f"test_retrieval_{name}.py"
+                for name in ("neighbors", "votes", "reciprocal", "classes", "clusters")
+            ),
+            "bad or distances_of or callable",
+        ),
+        *_EVALUATION,
+        _NEIGHBORS,
+    ),
 }
 _OTHERS = {
     "pairs": (
@@ -113,10 +138,10 @@ def runs(path: str, function: str) -> list[Run]:
     if package == "losses":
         return _loss_runs(module, function)
     if package == "miners":
-        return [_MINERS[module]]
+        found = [_MINERS[module]]
+        return [*_SHARED_BY_MINERS, *found] if module == "_slots" else found
     if package == "retrieval":
-        files = _RETRIEVAL.get(module, (f"test_retrieval_{module}.py",))
-        return [Run(files)]
+        return list(_RETRIEVAL.get(module, (Run((f"test_retrieval_{module}.py",)),)))
     return list(_OTHERS[module])
 
 

@@ -131,6 +131,21 @@ def test_n_pairs_of_a_relation_are_those_of_the_labels():
     assert losses.n_pairs_loss(x, relation, **refs) == want
 
 
+@pytest.mark.parametrize("one_sided", [(0, 1), (1, 0), (4, 5)])
+def test_a_positive_that_does_not_hold_the_anchor_for_one_makes_no_pair(one_sided):
+    """Whichever rows they are; the first row is what others point at for want of one."""
+    x = jax.random.normal(jax.random.key(6), (6, 3))
+    rest = [i for i in range(6) if i not in one_sided]
+    labels = np.arange(6)
+    labels[rest[1]], labels[rest[3]] = rest[0], rest[2]
+    positive = labels[:, None] == labels[None]
+    positive[one_sided] = True
+    relation = jm.Relation(positive, ~positive)
+    want = losses.n_pairs_loss(x, labels)
+    assert want > 0
+    assert losses.n_pairs_loss(x, relation) == want
+
+
 def test_labels_above_2048_are_told_apart_for_half_precision_rows():
     """TF-Addons casts labels to the dtype of the logits (defect 29)."""
     x = jnp.ones((4, 2), jnp.float16)

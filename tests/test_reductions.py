@@ -68,6 +68,18 @@ def test_statistics_of_batches_add_up():
         assert jm.reduce(joined, reduction) == jm.reduce(stats(), reduction)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "mean_active", "mean_per_anchor", "sum"])
+def test_statistics_of_a_mapped_axis_are_added_before_the_division(reduction):
+    weights = jnp.asarray(WEIGHTS + 0.5, jnp.float32)
+    mapped = jax.vmap(
+        lambda s, w: jm.reduce(s, reduction, weights=w, axis_name="rows"),
+        axis_name="rows",
+    )
+    shards = jax.tree.map(lambda a: a.reshape(2, 2), (stats(), weights))
+    whole = jm.reduce(stats(), reduction, weights=weights)
+    np.testing.assert_allclose(mapped(*shards), [whole, whole], rtol=1e-6)
+
+
 def test_none_returns_weighted_statistics():
     kept = jm.reduce(stats(), "none")
     assert isinstance(kept, jm.LossStats)

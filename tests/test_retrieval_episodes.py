@@ -46,6 +46,25 @@ def test_accuracy_equals_the_exhaustive_count():
     assert 0 < found.interval < 1.96 * 0.5 / 3000**0.5
 
 
+def test_the_interval_is_that_of_a_mean_of_so_many_episodes():
+    # With one query of two classes an episode has 0, 1/2 or 1: where two of them have
+    # a mean of 3/4, these are 1/2 and 1. Both are 1/4 off; n - 1 is 1.
+    x = jax.random.normal(jax.random.key(2), (12, 1))
+    labels = jnp.arange(12) % 2
+    draw = jax.vmap(
+        lambda key: retrieval.few_shot(key, x, labels, ways=2, queries=1, episodes=2)
+    )
+    accuracy, interval = map(np.asarray, draw(jax.random.split(KEY, 40)))
+    is_known = accuracy == 0.75
+    assert is_known.any()
+    deviation = (2 * 0.25**2 / 1) ** 0.5
+    expected = 1.959964 * deviation / 2**0.5
+    np.testing.assert_allclose(interval[is_known], expected, rtol=1e-6)
+    one = retrieval.few_shot(KEY, x, labels, ways=2, episodes=1)
+    assert jnp.isnan(one.interval)
+    assert not jnp.isnan(one.accuracy)
+
+
 def test_more_shots_use_the_mean():
     # Row by row the classes overlap; their means do not.
     x = jnp.array([[-3.0, 0.0], [3.0, 0.0], [0.0, 0.1], [-3.0, 9.0], [3.0, 9.0]])

@@ -113,7 +113,7 @@ def test_values_of_a_list_worked_out_on_paper():
 
 
 @pytest.mark.parametrize("name", ["euclidean", "sqeuclidean", "manhattan", "dot"])
-@pytest.mark.parametrize("dim", [3, 40])
+@pytest.mark.parametrize("dim", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_whole_numbers_with_ties_rank_exactly(name, dim):
     x, labels = whole_rows(dim, 61, dim, 5)
     if dim == 40:
@@ -148,7 +148,9 @@ def test_float64_is_as_exact_as_float64():
             check(metrics, expected, tolerances.VALUE["float64"])
 
 
-@pytest.mark.parametrize("name", ["euclidean", "dot"])
+@pytest.mark.parametrize(
+    "name", ["euclidean", pytest.param("dot", marks=pytest.mark.slow)]
+)
 def test_sorting_and_counting_give_the_same_bits(name):
     # One large class, some small ones, and lone rows.
     x, labels = whole_rows(2, 64, 3, 3)
@@ -164,7 +166,7 @@ def test_sorting_and_counting_give_the_same_bits(name):
     check(counted, oracle(x.tolist(), labels.tolist(), name=name))
 
 
-@pytest.mark.parametrize("dim", [3, 40])
+@pytest.mark.parametrize("dim", [pytest.param(3, marks=pytest.mark.slow), 40])
 def test_block_size_changes_no_bit(dim):
     x, labels = whole_rows(3, 30, dim, 4)
     whole = retrieval.evaluate(x, labels)
@@ -309,13 +311,19 @@ def test_non_finite_rows_make_the_metrics_nan(value):
         assert all(jnp.isnan(v) for v in metrics.values())
 
 
+def test_an_infinite_row_is_none_where_its_products_are_numbers():
+    x = jnp.array([[1.0], [2.0], [jnp.inf], [3.0]])
+    metrics = retrieval.evaluate(x, jnp.array([0, 0, 1, 1]), distance="dot")
+    assert jnp.isnan(metrics["precision_at_1"])
+
+
 def test_a_distance_that_is_no_number_makes_the_metrics_nan():
     def broken(x, y):
         d = jnp.abs(x[:, :1] - y[:, :1].T)
         return jnp.where(d > 2, jnp.nan, d)
 
     labels = jnp.array([0, 0, 1])
-    x = jnp.array([[0.0], [1.0], [5.0]])
+    x = jnp.array([[0.0], [1.0], [2.5]])  # of two queries, not of the one between
     assert jnp.isnan(retrieval.evaluate(x, labels, distance=broken)["precision_at_1"])
     x = jnp.array([[0.0], [1.0], [2.0]])
     assert retrieval.evaluate(x, labels, distance=broken)["precision_at_1"] == 0.5
@@ -349,6 +357,26 @@ def test_close_rows_of_wide_embeddings_keep_their_order():
         expected = oracle(x.tolist(), labels.tolist(), name=name)
         assert expected["precision_at_1"] == 1
         check(retrieval.evaluate(x, labels, distance=name), expected)
+
+
+def test_wide_whole_rows_far_from_the_origin_keep_their_order():
+    # Too large for exact products, while all distances are far above the noise.
+    x = np.random.default_rng(14).integers(-30, 31, (24, 64)).astype(np.float32)
+    distances = np.sum((x[:, None] - x) ** 2, -1)[np.triu_indices(24, 1)]
+    assert len(set(distances)) == distances.size
+    labels = np.arange(24, dtype=np.int32) % 4
+    check(retrieval.evaluate(x + 4000, labels), oracle(x.tolist(), labels.tolist()))
+
+
+def test_wide_fractions_far_from_whole_rows_keep_their_order():
+    # Only whole numbers on both sides have exact products.
+    rng = np.random.default_rng(0)
+    x = (rng.integers(-1, 2, (24, 64)) + 30).astype(np.float32)
+    y = (x[0] + rng.normal(size=(24, 64)) / 16).astype(np.float32)
+    labels = np.arange(24) % 4
+    for query, reference in ((x, y), (y, x)):
+        expected = oracle(query.tolist(), labels, reference.tolist(), labels)
+        check(retrieval.evaluate(query, labels, reference, labels), expected)
 
 
 @pytest.mark.parametrize("exponent", [-100, 100])

@@ -133,6 +133,20 @@ def test_nan_rows_and_nobody_are_nan():
     assert jnp.isnan(retrieval.knn_accuracy(x, jnp.array([0, 1]), k=1))
 
 
+def test_one_distance_that_is_no_number_makes_the_share_nan():
+    def broken(x, y):
+        d = jnp.abs(x[:, :1] - y[:, :1].T)
+        return jnp.where(d > 2, jnp.nan, d)
+
+    labels = jnp.array([0, 0, 1, 1])
+    x = jnp.array([[0.0], [1.0], [1.5], [2.5]])  # only the first and the last
+    for reduction in ("mean", "none"):
+        share = retrieval.knn_accuracy(
+            x, labels, k=1, distance=broken, reduction=reduction
+        )
+        assert jnp.isnan(share).all()
+
+
 def test_jit_and_vmap_equal_a_loop():
     rows, labels = map(
         jnp.stack, zip(*(whole_rows(s, 12) for s in range(3)), strict=True)

@@ -57,9 +57,10 @@ def n_pairs_loss(
     row of its class, the positive p_c the second (the next of another sample, under
     `ids`). With references, p_c is the first reference of the class, and the first
     ones of classes that the batch does not have are negatives too (a `Relation` does
-    not tell them). Classes of one row
-    are left out; with fewer than two classes left the loss is 0. TF-Addons'
-    `npairs_loss` is another loss: a cross-entropy over all rows, their own included.
+    not tell them). Of a `Relation` within the batch, rows that are each other's first
+    positive are a pair. Classes of one row are left out; with fewer than two classes
+    left the loss is 0. TF-Addons' `npairs_loss` is another loss: a cross-entropy over
+    all rows, their own included.
 
     Args:
       embeddings: [batch, dim] floating. Taken as they are.
@@ -252,11 +253,12 @@ def _pairs_of_the_batch(
     They are each other's first positive, and the anchor comes first: among the rows of
     one class this is true of one pair, whatever the ids.
     """
-    gather = partial(_rows.gather_rows, axis_name=comparison.axis_name)
-    first = gather(positive)
-    rows = jnp.arange(first.shape[0], dtype=jnp.int32)
-    is_paired = gather(has_positive) & (first[first] == rows)
     index = comparison.anchors.index
+    # A row without a positive is its own, and so neither before nor after it.
+    first = jnp.where(has_positive, positive, index)
+    first = _rows.gather_rows(first, comparison.axis_name)
+    rows = jnp.arange(first.shape[0], dtype=jnp.int32)
+    is_paired = first[first] == rows
     return (is_paired & (rows < first))[index], is_paired & (first < rows)
 
 

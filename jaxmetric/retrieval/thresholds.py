@@ -93,9 +93,8 @@ def _verification(
     d = distances.astype(_numerics.accumulation_dtype(distances))
     dtype = d.dtype
     is_good = ~jnp.any(jnp.isnan(d) & exists)
-    d = jnp.where(exists, d, 0)
     keys = _numerics.order_keys(d)
-    # Pairs that do not exist come last, as neither kind.
+    # Pairs that do not exist come last, as neither kind, whatever their distance.
     keys = jnp.where(exists, keys, jnp.iinfo(keys.dtype).max)
     kind = jnp.where(exists, jnp.where(is_same, 1, 2), 0).astype(jnp.int8)
     keys, kind = lax.sort((keys, kind), num_keys=1)
