@@ -238,7 +238,7 @@ def test_gradients_are_at_most_one_in_each_argument(function, dim, name):
         assert norms.max() <= limit * (1 + PAIR_GRADIENT["float32"])
 
 
-@pytest.mark.parametrize("dim", [3, 33])
+@pytest.mark.parametrize("dim", [pytest.param(3, marks=pytest.mark.slow), 33])
 @pytest.mark.parametrize("name", ["euclidean", "sqeuclidean", "cosine", "manhattan"])
 def test_duplicates_have_zero_gradients_and_finite_hessians(name, dim):
     x = normal(4, dim)

@@ -51,7 +51,14 @@ TOTALS = [
 ]
 
 
-@pytest.mark.parametrize(("b", "n", "num_classes"), [(7, 7, 2), (9, 70, 3), (1, 64, 1)])
+@pytest.mark.parametrize(
+    ("b", "n", "num_classes"),
+    [
+        (9, 70, 3),
+        pytest.param(7, 7, 2, marks=pytest.mark.slow),
+        pytest.param(1, 64, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_every_algorithm_counts_what_loops_count(b, n, num_classes):
     d, masks = rows(b, n, num_classes, seed=b)
     margin = np.where(np.arange(b) % 2, 0.5, 0.3).astype(np.float32)
@@ -124,7 +131,7 @@ def test_many_margins_share_a_sort_and_agree_with_one_margin_each():
     np.testing.assert_allclose(together, [one(m) for m in margins], rtol=2e-6)
 
 
-@pytest.mark.parametrize("num_classes", [2, 40])
+@pytest.mark.parametrize("num_classes", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_second_order_by_blocks_is_that_of_one_block(num_classes):
     rng = np.random.default_rng(7)
     x, v = rng.normal(size=(2, 600, 3)).astype(np.float32)

@@ -65,7 +65,10 @@ def test_distance_weighted_does_not_underflow():
         assert set(np.asarray(found.negative[:2]).tolist()) <= negatives
 
 
-@pytest.mark.parametrize("name", ["distance_weighted", "uniform_histogram"])
+@pytest.mark.parametrize(
+    "name",
+    ["distance_weighted", pytest.param("uniform_histogram", marks=pytest.mark.slow)],
+)
 def test_draws_do_not_depend_on_blocks(name):
     case = random_case(np.random.default_rng(7), mode="ref", is_exact=False)
     miner = getattr(jm.miners, name)

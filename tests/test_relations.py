@@ -339,7 +339,7 @@ def test_batch_all_makes_no_cube():
     assert largest <= n * n
 
 
-@pytest.mark.parametrize("mode", ["self", "ref"])
+@pytest.mark.parametrize("mode", [pytest.param("self", marks=pytest.mark.slow), "ref"])
 @pytest.mark.parametrize("name", ["batch_all_triplet_loss", "nt_xent_loss"])
 def test_sharded_equals_one_device(name, mode):
     rng, rows = np.random.default_rng(8), 16

@@ -103,7 +103,9 @@ def test_a_close_pair_is_settled_on_the_device_of_its_reference():
     assert retrieval.evaluate(x, labels)["recall_at_1"] == 1
 
 
-@pytest.mark.parametrize("distance", ["cosine", "dot"])
+@pytest.mark.parametrize(
+    "distance", [pytest.param("cosine", marks=pytest.mark.slow), "dot"]
+)
 def test_large_classes_and_other_distances(distance):
     # 200 of a class are sorted, not counted.
     rng = np.random.default_rng(3)

@@ -441,7 +441,13 @@ def run(script, *arguments):
     return subprocess.run(command, env=environment, check=False).returncode
 
 
-@pytest.mark.parametrize("step", [1, 2], ids=["same step", "next step"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(1, marks=pytest.mark.slow, id="same step"),
+        pytest.param(2, id="next step"),
+    ],
+)
 @pytest.mark.parametrize("point", CRASHES)
 def test_a_crash_leaves_the_previous_or_the_new_step(tmp_path, point, step):
     save_steps(tmp_path, 1)

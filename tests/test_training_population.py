@@ -112,7 +112,12 @@ def each_alone():
 
 @pytest.mark.parametrize(
     ("shared_key", "group_size"),
-    [(False, None), (True, None), (True, 1), (False, 2)],
+    [
+        (False, None),
+        (True, None),
+        (True, 1),
+        pytest.param(False, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_each_model_ends_where_it_would_alone(each_alone, shared_key, group_size):
     states = stack_states([alone(i) for i in range(3)], shared_key=shared_key)
