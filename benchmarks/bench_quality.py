@@ -1,8 +1,9 @@
 """Topic `quality`: seconds of training until new classes are told apart.
 
 Recall@1 on characters that were held out, ours against PyTorch on the same split,
-batches, encoder and cores. The trainers take turns of some steps, so that a disturbance
-of the machine meets them alike; measuring Recall@1 does not count.
+batches, encoder and cores, with the default loss for images (`--functions` takes the
+others of `benchmarks.training`). The trainers take turns of some steps, so that a
+disturbance of the machine meets them alike; measuring Recall@1 does not count.
 """
 
 import os
@@ -16,10 +17,19 @@ from benchmarks import peers_torch
 from benchmarks.bench_step import drawings
 from benchmarks.results import Result
 from benchmarks.settings import Settings
-from benchmarks.training import M_PER_CLASS, NUM_CLASSES, Ours, Torch, Trainer
+from benchmarks.training import (
+    M_PER_CLASS,
+    NUM_CLASSES,
+    RECIPES,
+    Ours,
+    Recipe,
+    Torch,
+    Trainer,
+)
 from jaxmetric.retrieval import evaluate
 
-_STEPS_A_TURN = 50
+_STEPS_A_TURN = 25
+_FUNCTIONS = ("semi_hard_triplet_loss",)
 
 
 @dataclass(eq=False)
@@ -40,6 +50,7 @@ class _Course:
 
 def quality(settings: Settings) -> Iterator[Result]:
     """Time to a Recall@1 of `settings.target` on held-out classes, by seed."""
+    chosen = [RECIPES[name] for name in settings.functions or _FUNCTIONS]
     data = _load(settings.data)
     if data is None:
         text = "not run: give --data PATH or set JAXMETRIC_TEST_DATA"
@@ -48,9 +59,10 @@ def quality(settings: Settings) -> Iterator[Result]:
     assert data.labels is not None
     train_classes, held_out = jm.data.hold_out_classes(data.labels)
     train, test = data.select_classes(train_classes), data.select_classes(held_out)
-    for seed in range(settings.num_seeds):
-        for course in _race(settings, train, test, seed):
-            yield _result(settings, data, course, seed)
+    for recipe in chosen:
+        for seed in range(settings.num_seeds):
+            for course in _race(settings, train, test, recipe, seed):
+                yield _result(settings, data, course, recipe, seed)
 
 
 def _load(path: Path | None) -> jm.data.Dataset | None:
@@ -66,20 +78,27 @@ def _load(path: Path | None) -> jm.data.Dataset | None:
 
 
 def _race(
-    settings: Settings, train: jm.data.Dataset, test: jm.data.Dataset, seed: int
+    settings: Settings,
+    train: jm.data.Dataset,
+    test: jm.data.Dataset,
+    recipe: Recipe,
+    seed: int,
 ) -> list[_Course]:
     """Train everybody until the target or the limit."""
     assert train.labels is not None
     sampler = jm.data.ClassSampler(
         train.labels, num_classes=NUM_CLASSES, m_per_class=M_PER_CLASS, seed=seed
     )
-    ours = Ours(train.inputs, train.labels, seed=seed, device=settings.device)
+    ours = Ours(
+        train.inputs, train.labels, recipe=recipe, seed=seed, device=settings.device
+    )
     trainers: list[Trainer] = [ours]
     if peers_torch.is_installed():
         trainers += [
             Torch(
                 train.inputs,
                 train.labels,
+                recipe=recipe,
                 params=ours.params,
                 is_channels_last=is_last,
             )
@@ -120,13 +139,18 @@ def _recall(trainer: Trainer, test: jm.data.Dataset) -> float:
 
 
 def _result(
-    settings: Settings, data: jm.data.Dataset, course: _Course, seed: int
+    settings: Settings,
+    data: jm.data.Dataset,
+    course: _Course,
+    recipe: Recipe,
+    seed: int,
 ) -> Result:
     """Return how long a trainer took."""
     steps, seconds, recall = course.curve[-1]
     is_there = recall >= settings.target
     extra = {
         "seed": seed,
+        "recipe": recipe.loss,
         "target": settings.target,
         "recall_at_1": recall,
         "steps": steps,
@@ -140,7 +164,7 @@ def _result(
         course.trainer.name,
         NUM_CLASSES * M_PER_CLASS,
         64,
-        workload=f"{data.name} seed {seed}",
+        workload=f"{data.name} {recipe.miner} seed {seed}",
         m_per_class=M_PER_CLASS,
         compile_seconds=course.trainer.compile_seconds or None,
         status="ok" if is_there else f"stopped at a Recall@1 of {recall:.3f}",

@@ -13,9 +13,11 @@ from benchmarks import harness, peers_torch
 from benchmarks.harness import Contestant
 from benchmarks.results import Result
 from benchmarks.settings import Settings
-from benchmarks.training import M_PER_CLASS, NUM_CLASSES, Ours, Torch, Trainer
+from benchmarks.training import M_PER_CLASS, NUM_CLASSES, RECIPES, Ours, Torch, Trainer
 
 _SIDES = (28, 35)
+# The one of which both compute the same number.
+_RECIPE = RECIPES["batch_hard_triplet_loss"]
 _SETTLE = 0.01
 
 
@@ -39,11 +41,17 @@ def _race(settings: Settings, side: int) -> list[Result]:
     """Return the results for images of one size."""
     images, labels = drawings(side, num_classes=NUM_CLASSES, m_per_class=M_PER_CLASS)
     rows = np.arange(len(labels), dtype=np.int32)
-    ours = Ours(images, labels, seed=0, device=settings.device)
+    ours = Ours(images, labels, recipe=_RECIPE, seed=0, device=settings.device)
     trainers: list[Trainer] = [ours]
     if peers_torch.is_installed():
         trainers += [
-            Torch(images, labels, params=ours.params, is_channels_last=is_last)
+            Torch(
+                images,
+                labels,
+                recipe=_RECIPE,
+                params=ours.params,
+                is_channels_last=is_last,
+            )
             for is_last in (False, True)
         ]
     # The first step of all has the same parameters, so the losses must agree.

@@ -1,15 +1,17 @@
 """The training step of a user, ours and PyTorch's, with everything else the same.
 
-Encoder, initial parameters, loss (batch-hard), optimiser (Adam) and batches are the
-same. Images wait as bytes; a step is given the row ids of its batch. The margin is that
-of `benchmarks.specs`.
+Encoder, initial parameters, optimiser (Adam) and batches are the same. Images wait as
+bytes; a step is given the row ids of its batch. A recipe is a loss with its step size:
+of batch-hard both compute the same number; of semi-hard each has its own reading, ours
+one negative for each positive pair, theirs all triplets between the distances.
 """
 
 # PyTorch is an extra: without it nothing here is imported.
 # pyright: reportMissingImports=false
 
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +22,32 @@ import jaxmetric as jm
 from benchmarks import environment, specs
 from benchmarks.settings import Device
 
-_OPTIONS = specs.OPTIONS["batch_hard_triplet_loss"]
 NUM_CLASSES, M_PER_CLASS = 32, 4
-LEARNING_RATE = 1e-3
+
+
+class Recipe(NamedTuple):
+    """What is minimised, and how fast.
+
+    Attributes:
+      loss: of ours, by name; its options are those of `benchmarks.specs`.
+      miner: options of PyTorch's miner for it.
+      learning_rate: of Adam.
+    """
+
+    loss: str
+    miner: str
+    learning_rate: float
+
+
+RECIPES = {
+    recipe.loss: recipe
+    for recipe in (
+        # The default of `jaxmetric train` for images, with its step size.
+        Recipe("semi_hard_triplet_loss", "semihard", 3e-3),
+        # From a cold start a greater step pulls everything together.
+        Recipe("batch_hard_triplet_loss", "hardest", 1e-3),
+    )
+}
 
 
 class Trainer(Protocol):
@@ -52,6 +77,7 @@ class Ours:
 
     Args:
       images: [n, h, w, c] uint8. labels: [n].
+      recipe: one of `RECIPES`.
       seed: of the parameters.
       device: where it runs.
 
@@ -61,7 +87,13 @@ class Ours:
     name = "jaxmetric"
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, *, seed: int, device: Device
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        recipe: Recipe,
+        seed: int,
+        device: Device,
     ):
         self._device = device
         self.input_shape = images.shape[1:]
@@ -69,8 +101,9 @@ class Ours:
         self._embed_fn, self.params, model_state = jm.training.build_encoder(
             config, seed=seed
         )
-        optimizer = optax.adam(LEARNING_RATE)
-        take_step = jm.training.make_train_step(self._embed_fn, _loss, optimizer)
+        optimizer = optax.adam(recipe.learning_rate)
+        loss_fn = _loss_fn(recipe)
+        take_step = jm.training.make_train_step(self._embed_fn, loss_fn, optimizer)
         state = jm.training.TrainState.create(
             self.params, model_state, optimizer, key=jax.random.key(seed)
         )
@@ -111,6 +144,7 @@ class Torch:
 
     Args:
       images: [n, h, w, c] uint8. labels: [n].
+      recipe: one of `RECIPES`.
       params: initial parameters, of `Ours`.
       is_channels_last: how its images lie in memory; which is faster depends.
     """
@@ -122,11 +156,11 @@ class Torch:
         images: np.ndarray,
         labels: np.ndarray,
         *,
+        recipe: Recipe,
         params: Any,
         is_channels_last: bool,
     ):
         import torch
-        from pytorch_metric_learning import losses, miners, reducers
 
         from benchmarks.torch_encoder import TorchConvEncoder
 
@@ -136,19 +170,16 @@ class Torch:
         self._images = torch.from_numpy(np.ascontiguousarray(images))
         self._labels = torch.from_numpy(labels.astype(np.int64))
         self._encoder = TorchConvEncoder(params, images.shape[1:], is_channels_last)
-        self._miner = miners.BatchHardMiner()
-        self._loss = losses.TripletMarginLoss(
-            margin=_OPTIONS["margin"], reducer=reducers.MeanReducer()
-        )
+        self._loss = _torch_loss(recipe)
         parameters = self._encoder.parameters()
-        self._optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+        self._optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate)
 
     def step(self, rows: np.ndarray) -> Any:
         """Take a step and return the loss."""
         rows = self._torch.from_numpy(rows.astype(np.int64))
         labels = self._labels[rows]
         embeddings = self._encoder(self._images[rows])
-        loss = self._loss(embeddings, labels, self._miner(embeddings, labels))
+        loss = self._loss(embeddings, labels)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
@@ -163,10 +194,34 @@ class Torch:
             return self._encoder(self._torch.from_numpy(images)).numpy()
 
 
-def _loss(loss_params: Any, embeddings: Any, labels: Any, *, ids: Any = None) -> Any:
-    """The default loss for small images."""
-    del loss_params
-    stats: Any = jm.losses.batch_hard_triplet_loss(
-        embeddings, labels, ids=ids, reduction="none", **_OPTIONS
+def _loss_fn(recipe: Recipe) -> jm.training.LossFn:
+    """Return the loss of a step of ours."""
+    loss, options = getattr(jm.losses, recipe.loss), specs.OPTIONS[recipe.loss]
+
+    def loss_fn(loss_params: Any, embeddings: Any, labels: Any, *, ids: Any) -> Any:
+        del loss_params
+        stats = loss(embeddings, labels, ids=ids, reduction="none", **options)
+        return jm.reduce(stats, "mean"), stats
+
+    return loss_fn
+
+
+def _torch_loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
+    """Return the loss of a step of PyTorch's, with its miner.
+
+    The embeddings are of length 1, so nothing is normalised once more.
+    """
+    from pytorch_metric_learning import distances, losses, miners, reducers
+
+    margin = specs.OPTIONS[recipe.loss]["margin"]
+    distance = distances.LpDistance(normalize_embeddings=False)
+    if recipe.miner == "hardest":
+        miner: Any = miners.BatchHardMiner(distance=distance)
+    else:
+        miner = miners.TripletMarginMiner(
+            margin=margin, type_of_triplets=recipe.miner, distance=distance
+        )
+    loss = losses.TripletMarginLoss(
+        margin=margin, distance=distance, reducer=reducers.MeanReducer()
     )
-    return jm.reduce(stats, "mean"), stats
+    return lambda x, labels: loss(x, labels, miner(x, labels))
