@@ -40,6 +40,7 @@ FAMILIES = {
 _SHARED = {
     *("precision", "where", "weights", "ids", "reduction", "block_size", "axis_name"),
     *("ref_embeddings", "ref_labels", "ref_where", "ref_ids"),
+    "log_frequencies",
 }
 _INPUTS = {
     ("embeddings", "labels"): "labels",
@@ -63,6 +64,7 @@ _OWN_DISTANCE = {
     "center_loss": "sqeuclidean",
     "coupled_clusters_loss": "sqeuclidean",
     "large_margin_softmax_loss": "dot, of the angle",
+    "correlation_loss": "-",
     "random_triplets": "-",
     "shrinkage_loss": "-",
     "snr_contrastive_loss": "noise to signal",
@@ -81,6 +83,7 @@ _TIMES = {
     "O((batch + C) x dim)": "O(batch dim)",
     "O(batch x dim)": "O(batch dim)",
     "O(batch x dim + dim^2)": "O(batch dim^2)",
+    "O(batch)": "O(batch)",
     "O(elements)": "O(elements)",
 }
 # Authors, title, venue and year, of the first work that a docstring names.

@@ -28,8 +28,8 @@ __all__ = ["data_parallel"]
 # alike on all devices.
 _SHARDED = frozenset(
     "embeddings labels where weights ids ref_embeddings ref_labels ref_where ref_ids "
-    "queries keys x y predictions targets is_positive query query_labels reference "
-    "reference_labels".split()
+    "queries keys log_frequencies x y predictions targets is_positive query "
+    "query_labels reference reference_labels".split()
 )
 _INTEGERS = frozenset(
     "labels ids ref_labels ref_ids query_labels reference_labels".split()
@@ -45,10 +45,10 @@ def data_parallel(
 
     It has the signature of `loss_fn`, and its value and gradient are those of `loss_fn`
     on one device with the whole batch, to rounding. Batch and references (`embeddings`,
-    `labels`, `where`, `weights`, `ids`, `ref_*`; `queries`, `keys`), recognised by
-    name, are sharded over their leading axis; so is a margin with one number an anchor,
-    and a `Relation` by its rows. Proxies and other hyper-parameters are alike on all
-    devices.
+    `labels`, `where`, `weights`, `ids`, `ref_*`; `queries`, `keys`, `log_frequencies`),
+    recognised by name, are sharded over their leading axis; so is a margin with one
+    number an anchor, and a `Relation` by its rows. Proxies and other hyper-parameters
+    are alike on all devices.
 
     Each device compares its rows with the gathered references, by blocks: the matrix of
     the global batch is never formed. Differentiate outside, compiled or not, with

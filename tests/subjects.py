@@ -27,7 +27,7 @@ STACK = 64
 # Keywords that mean the same in every loss; the others are its hyper-parameters.
 SHARED = frozenset(
     "labels distance precision where weights ids ref_embeddings ref_labels ref_where "
-    "ref_ids reduction block_size axis_name".split()
+    "ref_ids log_frequencies reduction block_size axis_name".split()
 )
 
 Arrays = Mapping[str, Any]
@@ -107,6 +107,7 @@ ADAPTERS: dict[str, Callable[[Arrays, dict[str, Any]], Any]] = {
 
 # Losses of other arrays than embeddings and labels: the same promises are tested there.
 ELSEWHERE: dict[str, str] = {
+    "correlation_loss": "test_losses_unlabelled_correlation.py",
     "shrinkage_loss": "test_losses_unlabelled.py",
     "vicreg_loss": "test_losses_unlabelled.py",
 }

@@ -260,6 +260,125 @@ def test_equally_hard_keys_the_first_gets_the_gradient():
     assert not grad[2:].any()
 
 
+def frequencies(seed: int = 0, keys: int = 6) -> jax.Array:
+    """Return [keys] log-frequencies that add up to 1, far apart."""
+    return jax.nn.log_softmax(3 * jax.random.normal(jax.random.key(seed), (keys,)))
+
+
+@pytest.mark.parametrize("block_size", [None, 1, 4])
+def test_frequencies_are_taken_off_the_logit_of_every_key(block_size):
+    """The oracle: loops over the formula of the paper, own key included."""
+    x, y = sides(20, 5, 7)
+    log_p = frequencies(1, 7)
+    labels, names = [0, 1, 2, 3, 1], [0, 1, 2, 3, 1, 2, 9]
+    where = [True, True, False, True, True]
+    want = []
+    for i in range(5):
+        s = [float(v) for v in jm.l2_normalize(y) @ jm.l2_normalize(x[i])]
+        z = [a / 0.3 - float(b) for a, b in zip(s, log_p, strict=True)]
+        keys = [j for j in range(7) if j == i or names[j] != labels[i]]
+        keys = [j for j in keys if j != 2]  # whose query does not exist
+        total = math.fsum(math.exp(z[j]) for j in keys)
+        want.append(math.log(total) - z[i] if where[i] else 0.0)
+    options: dict[str, Any] = {"temperature": 0.3, "block_size": block_size}
+    options |= {"labels": jnp.array(labels), "ref_labels": jnp.array(names)}
+    options |= {"where": jnp.array(where), "reduction": "none"}
+    stats = losses.info_nce_loss(x, y, log_frequencies=log_p, **options)
+    np.testing.assert_allclose(stats.total, want, rtol=1e-5, atol=1e-6)
+    assert stats.num_terms.tolist() == [1, 1, 0, 1, 1]
+
+
+def test_with_frequencies_the_loss_is_the_softmax_over_all_items_in_expectation():
+    """A large batch drawn by frequency stands for the catalogue, each item once."""
+    random = np.random.default_rng(0)
+    items = jnp.asarray(random.normal(size=(5, 3)), jnp.float32)
+    user = items[2:3] + 0.5
+    p = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
+    drawn = np.concatenate([[2], random.choice(5, 20_000, p=p)])
+    z = jm.l2_normalize(items) @ jm.l2_normalize(user)[0] / 0.5
+    want = float(jax.nn.logsumexp(z) - z[2])
+
+    def loss(**more):
+        total = losses.info_nce_loss(
+            user, items[drawn], temperature=0.5, symmetric=False, **more
+        )
+        # The mean of exp(z) / p over the batch is the sum over all items.
+        return float(total) - math.log(len(drawn))
+
+    log_p = jnp.asarray(np.log(p), jnp.float32)[drawn]
+    # The logit of its own key is corrected too: log p of it is left over.
+    corrected = loss(log_frequencies=log_p) - math.log(p[2])
+    assert corrected == pytest.approx(want, abs=0.03)
+    assert abs(loss() - want) > 0.3
+
+
+def test_only_differences_of_frequencies_matter():
+    x, y = sides(21)
+    log_p = frequencies()
+    plain = losses.info_nce_loss(x, y)
+    same = losses.info_nce_loss(x, y, log_frequencies=jnp.full(6, -7.0))
+    assert same == pytest.approx(float(plain), rel=1e-5)
+    one, two = (
+        losses.info_nce_loss(x, y, log_frequencies=log_p + shift) for shift in (0, 5)
+    )
+    assert one == pytest.approx(float(two), rel=1e-5)
+    assert one != pytest.approx(float(plain), rel=1e-2)
+
+
+def test_frequencies_cancel_in_the_direction_from_the_keys():
+    x, y = sides(22)
+    log_p = frequencies()
+    both = losses.info_nce_loss(x, y, symmetric=True, log_frequencies=log_p)
+    one = losses.info_nce_loss(x, y, log_frequencies=log_p)
+    other = losses.info_nce_loss(y, x)
+    assert both == pytest.approx(float(one + other) / 2, rel=1e-5)
+
+
+def test_frequencies_of_keys_that_do_not_exist_change_nothing():
+    x, y = sides(23)
+    log_p = frequencies()
+    where = jnp.array([True, True, False, True, True, True])
+
+    def loss(y, log_p, **more):
+        return losses.info_nce_loss(x, y, log_frequencies=log_p, **more)
+
+    for masks in ({"where": where}, {"ref_where": where}):
+        good = jax.value_and_grad(loss, argnums=(0, 1))(y, log_p, **masks)
+        bad = jax.value_and_grad(loss, argnums=(0, 1))(
+            y, log_p.at[2].set(-jnp.inf), **masks
+        )
+        jax.tree.map(np.testing.assert_array_equal, good, bad)
+        assert bad[1][1][2] == 0
+    assert jnp.isnan(loss(y, log_p.at[2].set(-jnp.inf)))
+    assert jnp.isnan(loss(y, log_p.at[2].set(jnp.nan), reduction="none").total).all()
+
+
+def test_derivatives_by_frequencies_are_those_of_the_formula():
+    x, y = sides(24)
+    log_p = frequencies()
+
+    def formula(x, y, log_p):
+        z = jm.l2_normalize(x) @ jm.l2_normalize(y).T / 0.3 - log_p[None, :]
+        return -jnp.mean(jnp.diag(jax.nn.log_softmax(z)))
+
+    def loss(x, y, log_p):
+        return losses.info_nce_loss(
+            x, y, temperature=0.3, log_frequencies=log_p, block_size=4
+        )
+
+    arguments = (x, y, log_p)
+    for derive in (jax.grad, jax.hessian):
+        got, want = (derive(f, argnums=(0, 1, 2))(*arguments) for f in (loss, formula))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
+            got,
+            want,
+        )
+    several = jnp.stack([log_p, -log_p])
+    batched = jax.vmap(loss, (None, None, 0))(x, y, several)
+    np.testing.assert_allclose(batched, [loss(x, y, a) for a in several], rtol=1e-6)
+
+
 BAD_CALLS = [
     (
         lambda x, y: losses.info_nce_loss(x, y[:5]),
@@ -295,6 +414,11 @@ BAD_CALLS = [
         lambda x, y: losses.info_nce_loss(x, y, temperature=0.0),
         "info_nce_loss: `temperature` must be > 0, got 0.0. Typical values are 0.05 to "
         "0.5.",
+    ),
+    (
+        lambda x, y: losses.info_nce_loss(x, y, log_frequencies=jnp.zeros(5)),
+        "info_nce_loss: `log_frequencies` must have shape (6,), got (5,). Give the "
+        "logarithm of how often each key occurs.",
     ),
 ]
 

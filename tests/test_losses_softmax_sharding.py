@@ -80,6 +80,32 @@ def test_further_keys_on_eight_devices_are_found_by_their_global_index():
     assert_like_one_device(local, loss, sides(2 * BATCH)[:2], [ROWS, ROWS])
 
 
+@pytest.mark.parametrize("keys", [BATCH, 2 * BATCH])
+def test_frequencies_of_keys_on_eight_devices(keys):
+    x, y, labels, where = sides(keys)
+    log_p = jnp.linspace(-3.0, 0.0, keys)
+
+    def loss(x, y, log_p, where, **more):
+        return losses.info_nce_loss(
+            x, y, log_frequencies=log_p, where=where, temperature=0.2, **more
+        )
+
+    def local(*arrays):
+        return loss(*arrays, axis_name="data", block_size=3)
+
+    assert_like_one_device(local, loss, (x, y, log_p, where), [ROWS] * 4)
+
+
+def test_frequencies_are_known_to_data_parallel_by_name():
+    x, y, *_ = sides()
+    log_p = jnp.linspace(-3.0, 0.0, BATCH)
+    mesh = jax.make_mesh((8,), ("data",))
+    loss = jm.sharding.data_parallel(losses.info_nce_loss, mesh=mesh)
+    got = loss(x, y, log_frequencies=log_p)
+    want = losses.info_nce_loss(x, y, log_frequencies=log_p)
+    assert got == pytest.approx(float(want), rel=1e-6)
+
+
 def test_keys_that_every_device_has_are_used_as_they_are():
     def loss(x, y, where, **more):
         return losses.cross_modal_triplet_loss(x, y, where=where, **more)
@@ -101,7 +127,9 @@ def test_too_few_keys_on_eight_devices_are_told():
         sharded(local, (x, y[:16]), [ROWS, ALL])
 
 
-@pytest.mark.parametrize("has_references", [False, True])
+@pytest.mark.parametrize(
+    "has_references", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_the_first_rows_of_classes_on_eight_devices(has_references):
     """The pair of a class is on two devices, and its further rows on others."""
     x, y, _, where = sides()
@@ -119,7 +147,14 @@ def test_the_first_rows_of_classes_on_eight_devices(has_references):
     assert_like_one_device(local, loss, (x, y, labels, where), [ROWS] * 4)
 
 
-@pytest.mark.parametrize("name", ["smooth_ap_loss", "fast_ap_loss", "instance_loss"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "smooth_ap_loss",
+        pytest.param("fast_ap_loss", marks=pytest.mark.slow),
+        "instance_loss",
+    ],
+)
 def test_rankings_on_eight_devices(name):
     x, y, _, where = sides()
     labels = jnp.asarray(np.arange(BATCH) % 3, jnp.int32)

@@ -133,7 +133,7 @@ def test_n_pairs_of_a_relation_are_those_of_the_labels():
 
 @pytest.mark.parametrize("one_sided", [(0, 1), (1, 0), (4, 5)])
 def test_a_positive_that_does_not_hold_the_anchor_for_one_makes_no_pair(one_sided):
-    """Whichever rows they are; the first row is what others point at for want of one."""
+    """Whichever rows they are: the first is what others point at for want of one."""
     x = jax.random.normal(jax.random.key(6), (6, 3))
     rest = [i for i in range(6) if i not in one_sided]
     labels = np.arange(6)

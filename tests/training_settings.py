@@ -66,6 +66,13 @@ def _regression(loss_params: Any, x: jax.Array, labels: jax.Array) -> Any:
     )
 
 
+def _correlation(loss_params: Any, x: jax.Array, labels: jax.Array) -> Any:
+    """The cosines of all pairs, in line with being of one class."""
+    cosines = 1 - jm.pairwise_distance(x, distance="cosine")
+    is_same = (labels[:, None] == labels[None, :]).astype(x.dtype)
+    return jm.losses.correlation_loss(cosines.reshape(-1), is_same.reshape(-1))
+
+
 def _vicreg(loss_params: Any, x: jax.Array, labels: jax.Array) -> Any:
     """Two views without their labels, behind a linear expander as in the paper."""
     first, second = jnp.split(x @ loss_params["proxies"], 2)
@@ -101,6 +108,7 @@ _OWN: dict[str, Setting] = {
     "triplet_margin_loss": Setting(objective=_ready_triplets),
     "pair_loss": Setting(objective=_mined_pairs),
     "shrinkage_loss": Setting(objective=_regression),
+    "correlation_loss": Setting(objective=_correlation),
     # On what an expander makes of the rows, dropped after training (the paper).
     "vicreg_loss": Setting(
         ending="raw",

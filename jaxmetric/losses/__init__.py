@@ -65,6 +65,7 @@ from jaxmetric.losses import (
     triplets_semi_hard,
     triplets_separable,
     unlabelled,
+    unlabelled_correlation,
 )
 from jaxmetric.losses.cross_modal import *
 from jaxmetric.losses.cross_modal_triplets import *
@@ -98,6 +99,7 @@ from jaxmetric.losses.triplets_mined import *
 from jaxmetric.losses.triplets_semi_hard import *
 from jaxmetric.losses.triplets_separable import *
 from jaxmetric.losses.unlabelled import *
+from jaxmetric.losses.unlabelled_correlation import *
 
 _FAMILIES = (
     cross_modal,
@@ -132,6 +134,7 @@ _FAMILIES = (
     triplets_semi_hard,
     triplets_separable,
     unlabelled,
+    unlabelled_correlation,
 )
 
 __all__ = sorted(name for family in _FAMILIES for name in family.__all__)

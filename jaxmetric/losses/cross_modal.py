@@ -9,6 +9,7 @@ In the direction from the keys to the queries the roles are swapped: it is strea
 blocks too, and no direction needs the whole matrix.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxmetric import _checks, _numerics, _paired, _rows, reductions
-from jaxmetric._comparison import Comparison
+from jaxmetric._comparison import Comparison, is_shard
 from jaxmetric._geometry import Distance, Precision
 from jaxmetric._paired import PairedRows
 from jaxmetric._rows import Block
@@ -37,6 +38,7 @@ def info_nce_loss(
     ref_labels: ArrayLike | None = None,
     where: ArrayLike | None = None,
     ref_where: ArrayLike | None = None,
+    log_frequencies: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     reduction: Reduction = "mean",
     block_size: int | None = None,
@@ -44,13 +46,20 @@ def info_nce_loss(
 ) -> jax.Array | LossStats:
     """Let each query pick its own key among all keys.
 
-    L = mean over i of logsumexp_j z_ij - z_ii,   z = s(queries, keys) / temperature
+    L = mean over i of logsumexp_j z_ij - z_ii,   z_ij = s_ij / temperature - log p_j
     symmetric: 1/2 (logsumexp_j z_ij + logsumexp_j z_ji) - z_ii
 
     A pair counts if its query has another key to choose (symmetric: or its key another
     query); without any such pair the loss is 0. Symmetric, with temperature =
     1 / logit_scale, it is the loss of CLIP; with temperature 0.05 the
     `MultipleNegativesRankingLoss` of sentence-transformers.
+
+    Where keys are drawn into the batch as often as they occur, as the items of
+    interactions are, frequent ones are negatives more often than others and are pushed
+    away for that alone. `log_frequencies`, log p_j, puts it right: in expectation it is
+    then the softmax over all items. It is taken off the logit of every key, a query's
+    own as well, as in the paper. Only differences matter, so log-counts serve too; in
+    the direction from the keys it cancels.
 
     Args:
       queries: [batch, dim] floating. Need not be normalised.
@@ -64,6 +73,8 @@ def info_nce_loss(
       where: [batch] bool, which queries exist.
       ref_where: [n] bool, which keys exist; by default those whose queries do, and
         all further ones. A pair needs both.
+      log_frequencies: [n] real, log p_j of each key: how often it is drawn. None for
+        keys that are all drawn alike.
       weights: [batch], how much a pair counts.
       precision, reduction, block_size, axis_name: as in `jaxmetric.losses`. With
         `axis_name` pairs are rows of the global arrays.
@@ -83,7 +94,9 @@ def info_nce_loss(
 
     Source: van den Oord, Li, Vinyals. Representation Learning with Contrastive
     Predictive Coding. 2018. arXiv:1807.03748, equation 4; symmetric: Radford et al.
-    CLIP. ICML 2021. arXiv:2103.00020.
+    CLIP. ICML 2021. arXiv:2103.00020; log_frequencies: Yi et al. Sampling-Bias-
+    Corrected Neural Modeling for Large Corpus Item Recommendations. RecSys 2019,
+    equations 3 and 4, after Bengio, Senecal. AISTATS 2003.
     """
     function = "info_nce_loss"
     comparison, given = _paired.compare(
@@ -105,8 +118,17 @@ def info_nce_loss(
     )
     reductions.check_reduction(function, reduction)
     _checks.block_size(function, block_size)
+    if log_frequencies is not None:
+        log_frequencies = _checks.weights(
+            function,
+            log_frequencies,
+            comparison.references.where.shape[0],
+            comparison.dtype,
+            "log_frequencies",
+            "Give the logarithm of how often each key occurs.",
+        )
     options = (given, symmetric, reduction, block_size)
-    return _info_nce(comparison, temperature, options)
+    return _info_nce(comparison, temperature, log_frequencies, options)
 
 
 def sigmoid_contrastive_loss(
@@ -192,13 +214,19 @@ def sigmoid_contrastive_loss(
 
 @partial(jax.jit, static_argnames="options")
 def _info_nce(
-    comparison: Comparison, temperature: jax.Array, options: tuple
+    comparison: Comparison,
+    temperature: jax.Array,
+    log_frequencies: jax.Array | None,
+    options: tuple,
 ) -> jax.Array | LossStats:
     """One softmax a query, and one a key where both sides choose."""
     given, symmetric, reduction, block_size = options
     function = "info_nce_loss"
     queries = _paired.of_queries(function, comparison, given)
-    stats = _softmax_terms(queries, temperature, block_size)
+    if log_frequencies is not None:
+        log_frequencies = _on_all_devices(comparison, log_frequencies)
+        queries, log_frequencies = _of_existing(queries, log_frequencies)
+    stats = _softmax_terms(queries, temperature, log_frequencies, block_size)
     if symmetric:
         keys = _paired.of_keys(queries)
         num_queries = keys.comparison.references.where.shape[0]
@@ -208,34 +236,66 @@ def _info_nce(
             remedy = "Further keys have no query to pick."
             text = _checks.text(function, "symmetric", must, "True", remedy)
             raise ValueError(text)
-        others = _softmax_terms(keys, temperature, block_size)
+        # What is taken off all logits of a key changes nothing of its choice.
+        others = _softmax_terms(keys, temperature, None, block_size)
         is_counted = (stats.num_terms > 0) | (others.num_terms > 0)
         # z_ii is in the terms of both directions.
         stats = _rows.anchor_terms((stats.total + others.total) / 2, is_counted)
     return _rows.finish(queries.comparison, stats, reduction)
 
 
+def _on_all_devices(comparison: Comparison, log_frequencies: jax.Array) -> jax.Array:
+    """Return [n] numbers of the keys of all devices, as the keys are gathered."""
+    axis_name, y = comparison.axis_name, comparison.y
+    assert y is not None
+    if axis_name is not None and is_shard(y, axis_name):
+        return _rows.gather_rows(log_frequencies, axis_name)
+    return log_frequencies
+
+
+def _of_existing(
+    rows: PairedRows, log_frequencies: jax.Array
+) -> tuple[PairedRows, jax.Array]:
+    """Return [n] numbers to take off the logits, 0 for keys that do not exist.
+
+    One that is not finite makes the loss NaN, as a key does.
+    """
+    comparison = rows.comparison
+    kept = jnp.where(comparison.references.where, log_frequencies, 0)
+    is_valid = comparison.is_valid & jnp.all(jnp.isfinite(kept))
+    comparison = dataclasses.replace(comparison, is_valid=is_valid)
+    return dataclasses.replace(rows, comparison=comparison), kept
+
+
 def _softmax_terms(
-    rows: PairedRows, temperature: jax.Array, block_size: int | None
+    rows: PairedRows,
+    temperature: jax.Array,
+    log_frequencies: jax.Array | None,
+    block_size: int | None,
 ) -> LossStats:
     """Return softplus(logsumexp_{j != i} z_ij - z_ii) of the [m] rows i."""
     comparison = rows.comparison
     geometry = _rows.prepare(comparison)
+    body = partial(_logsumexp_of_others, log_frequencies=log_frequencies)
     opposed, has_negative = _rows.map_rows(
-        comparison, geometry, _logsumexp_of_others, (temperature,), block_size
+        comparison, geometry, body, (temperature,), block_size
     )
     # Differences of similarities are differences of distances, the other way round.
     own = -rows.own_distances(geometry) / temperature
+    if log_frequencies is not None:
+        own -= log_frequencies[rows.own]
     is_term = rows.exists & has_negative
     terms = jax.nn.softplus(jnp.where(is_term, opposed - own, 0))
     return _rows.anchor_terms(terms, is_term)
 
 
 def _logsumexp_of_others(
-    block: Block, temperature: jax.Array
+    block: Block, temperature: jax.Array, *, log_frequencies: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Return [b] log(sum_j exp(-d_j / temperature)), and where it exists."""
+    """Return [b] log(sum_j exp(-d_j / temperature) / p_j), and where it exists."""
     z = -block.distances / temperature
+    if log_frequencies is not None:
+        z -= log_frequencies[None, :]
     return _numerics.masked_logsumexp(z, block.negative)
 
 

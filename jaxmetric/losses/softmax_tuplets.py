@@ -254,6 +254,7 @@ def _pairs_of_the_batch(
     one class this is true of one pair, whatever the ids.
     """
     index = comparison.anchors.index
+    assert index is not None  # Without a reference set each row has its place.
     # A row without a positive is its own, and so neither before nor after it.
     first = jnp.where(has_positive, positive, index)
     first = _rows.gather_rows(first, comparison.axis_name)
