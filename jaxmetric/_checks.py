@@ -231,10 +231,10 @@ def weights(
     rows: int,
     dtype: jnp.dtype,
     argument: str = "weights",
+    remedy: str = "Give one non-negative number a row.",
 ) -> jax.Array:
     """Return [rows] real weights in the given dtype."""
     array = values if isinstance(values, jax.Array) else np.asarray(values)
-    remedy = "Give one non-negative number a row."
     if array.dtype.kind in "OUSTc":
         got = str(array.dtype)
         raise TypeError(text(function, argument, "be real numbers", got, remedy))

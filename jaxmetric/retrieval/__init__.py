@@ -31,6 +31,7 @@ from jaxmetric.retrieval.gains import ndcg
 from jaxmetric.retrieval.groups import cmc
 from jaxmetric.retrieval.neighbors import Neighbors, nearest_neighbors
 from jaxmetric.retrieval.reciprocal import rerank
+from jaxmetric.retrieval.recommendation import recommendation
 from jaxmetric.retrieval.resampling import Interval, bootstrap
 from jaxmetric.retrieval.thresholds import verification
 from jaxmetric.retrieval.votes import knn_accuracy
@@ -49,6 +50,7 @@ __all__ = [
     "ndcg",
     "nearest_neighbors",
     "per_class",
+    "recommendation",
     "rerank",
     "verification",
 ]
