@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import jaxmetric as jm
 from jaxmetric.data import random_triplets
 
 LABELS = np.array([5, 1, 5, 2, 1, 5, 3])
@@ -52,3 +53,51 @@ def test_labels_without_a_triplet_are_refused(labels):
 def test_a_number_of_triplets_below_one_is_refused():
     with pytest.raises(ValueError, match="`num_triplets` must be at least 1, got 0"):
         random_triplets(LABELS, num_triplets=0)
+
+
+SCORED = np.array([[0, 1], [0, 2], [3, 4], [5, 0], [1, 6], [2, 2]])
+SCORES = np.array([5.0, 1.0, 4.0, 2.5, 0.0, 5.0])
+
+
+def test_score_triplets_keep_their_promise():
+    drawn = jm.data.score_triplets(
+        SCORED, SCORES, num_triplets=400, above=4, below=2, seed=3
+    )
+    assert drawn.shape == (400, 3)
+    assert drawn.dtype == np.int32
+    found = {tuple(row) for row in drawn.tolist()}
+    # Only two pairs are alike; item 2 with itself is none.
+    assert {row[:2] for row in found} == {(0, 1), (1, 0), (3, 4), (4, 3)}
+    # The far partners where there are some, else all but the near ones.
+    assert {row[2] for row in found if row[0] == 0} == {2}
+    assert {row[2] for row in found if row[0] == 1} == {6}
+    assert {row[2] for row in found if row[0] == 3} == {0, 1, 2, 5, 6}
+
+
+def test_score_triplets_are_a_function_of_seed_and_epoch():
+    def draw(**options):
+        named = {"num_triplets": 50, "above": 4.0, "below": 2.0} | options
+        return jm.data.score_triplets(SCORED, SCORES, **named)
+
+    assert (draw() == draw()).all()
+    assert not (draw() == draw(epoch=1)).all()
+    assert not (draw() == draw(seed=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "scores", "options", "text"),
+    [
+        (SCORED, SCORES, {"above": 6.0}, "`above` must be at most the greatest"),
+        (SCORED, SCORES, {"below": 4.0}, "`below` must be less than `above`"),
+        (SCORED, SCORES[:2], {}, "`scores` must be 6 finite numbers"),
+        (SCORED, SCORES * np.nan, {}, "`scores` must be 6 finite numbers"),
+        (SCORED - 1, SCORES, {}, "`pairs` must be"),
+        (SCORED[:, :1], SCORES, {}, "`pairs` must be"),
+        (SCORED, SCORES, {"num_triplets": 0}, "`num_triplets` must be at least 1"),
+        (np.array([[0, 1]]), np.array([5.0]), {}, "must leave item 0 a negative"),
+    ],
+)
+def test_mistakes_of_score_triplets_are_told(pairs, scores, options, text):
+    named = {"num_triplets": 5, "above": 4.0, "below": 2.0} | options
+    with pytest.raises(ValueError, match=text):
+        jm.data.score_triplets(pairs, scores, **named)

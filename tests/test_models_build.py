@@ -7,7 +7,10 @@ import pytest
 from flax import nnx
 
 from jaxmetric.models import ConvEncoder, MLPEncoder, build
+from jaxmetric.models.build import KINDS
 from jaxmetric.training import as_functional
+
+KINDS_IN_WORDS = ", ".join(map(repr, KINDS))
 
 
 @pytest.mark.parametrize(
@@ -42,11 +45,11 @@ def test_options_that_are_left_out_have_the_defaults_of_the_class():
     [
         (
             {"kind": "cnov", "input_shape": [8, 8, 1]},
-            "build: `kind` must be one of 'conv', 'mlp', got 'cnov'. Use 'conv'.",
+            f"build: `kind` must be one of {KINDS_IN_WORDS}, got 'cnov'. Use 'conv'.",
         ),
         (
             {"input_shape": [8, 8, 1]},
-            "build: `kind` must be one of 'conv', 'mlp', got None. Use 'conv'.",
+            f"build: `kind` must be one of {KINDS_IN_WORDS}, got None. Use 'conv'.",
         ),
         (
             {"kind": "conv", "input_shape": [8]},
@@ -65,7 +68,7 @@ def test_options_that_are_left_out_have_the_defaults_of_the_class():
         ),
         (
             {"kind": "mlp", "input_shape": [4], "widths": [3]},
-            "build: `model` must be one of 'hidden', 'dim', got 'widths'. Use 'dim'.",
+            "build: `model` must be one of 'hidden', 'dim', 'dropout', got 'widths'. Use 'dim'.",
         ),
     ],
 )

@@ -19,6 +19,9 @@ class Stream(IntEnum):
     CLASSES = 1
     ROWS = 2
     TRIPLETS = 3
+    PAIRS = 4
+    HOLD_OUT_ROWS = 5
+    HOLD_OUT_INTERACTIONS = 6
 
 
 def words(seed: int, epoch: int, stream: Stream, shape: tuple[int, ...]) -> np.ndarray:

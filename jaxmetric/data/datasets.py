@@ -12,12 +12,13 @@ class Dataset:
 
     Attributes:
       inputs: [n, h, w, c] images, uint8 (0 to 255) or float32 (as they were), or
-        [n, d] feature rows, float32.
+        [n, d] feature rows, float32, or [n, length] tokens of texts, int32.
       labels: [n] int32 positions in `class_names`; None for rows without classes.
       class_names: one name a class, sorted: folder names, or the integers of the file.
       name: a short name of the set, that of the file or folder without its suffix.
       skipped: files that were left out because they could not be read.
       notes: one line each on what is odd but no mistake, to be shown to the user.
+      texts: [n] texts, where the inputs are their tokens; else None.
 
     Raises:
       ValueError: the arrays do not belong together.
@@ -39,6 +40,7 @@ class Dataset:
     name: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    texts: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if self.inputs.ndim not in (2, 4):
@@ -93,7 +95,11 @@ class Dataset:
         if rows.dtype != bool:
             rows = rows.astype(np.int64)  # an empty list is float
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, inputs=self.inputs[rows], labels=labels)
+        texts = self.texts
+        if texts is not None:
+            chosen = np.flatnonzero(rows) if rows.dtype == bool else rows
+            texts = tuple(texts[row] for row in chosen.tolist())
+        return replace(self, inputs=self.inputs[rows], labels=labels, texts=texts)
 
     def select_classes(self, classes: np.ndarray | Sequence[int]) -> "Dataset":
         """Return the rows of the given class numbers; the numbering stays.

@@ -1,8 +1,10 @@
 """Images or feature rows with labels from one ``.npz`` file."""
 
+import contextlib
 import math
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +71,21 @@ def load_npz(
     size = check_image_size("load_npz", image_size)
     check_channels("load_npz", channels)
     path = Path(path)
+    with opened(path) as (archive, file_size):
+        return _load(path, archive, file_size, size, channels, require_labels)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """Open an archive, and give it with the size of its file.
+
+    Raises:
+      DataError: whatever goes wrong while it is read.
+    """
     try:
         file_size = archives.size_of(path)
         with zipfile.ZipFile(path) as archive:
-            return _load(path, archive, file_size, size, channels, require_labels)
+            yield archive, file_size
     except DataError:
         raise
     except BadArchive as error:
@@ -111,9 +124,9 @@ def _load(path, archive, file_size, size, channels, require_labels) -> Dataset:
     num_axes = _num_leading_axes(path, kind, member, labels)
     class_ids = None
     if labels is not None:
-        class_ids = _read_labels(path, archive, labels)
+        class_ids = read_integers(path, archive, labels, "labels")
     if kind == "images":
-        inputs = _read_images(path, archive, member, num_axes, size, channels)
+        inputs = read_images(path, archive, member, "images", num_axes, size, channels)
     elif size is not None or channels is not None:
         raise data_error(
             path,
@@ -121,17 +134,21 @@ def _load(path, archive, file_size, size, channels, require_labels) -> Dataset:
             "Leave these options out.",
         )
     else:
-        inputs = _read_features(path, archive, member, num_axes)
+        inputs = read_features(path, archive, member, "features", num_axes)
     notes: tuple[str, ...] = ()
     if kind == "images" and "features" in names:
         notes = ("`features` is left aside: the file holds `images` as well",)
     if class_ids is None:
         return Dataset(inputs, None, (), path.stem, notes=notes)
-    values, numbers = np.unique(class_ids, return_inverse=True)
-    class_names = tuple(str(value) for value in values.tolist())
-    numbers = numbers.astype(np.int32)
+    numbers, class_names = numbered(class_ids)
     notes += notes_on_classes(numbers, class_names)
     return Dataset(inputs, numbers, class_names, path.stem, notes=notes)
+
+
+def numbered(class_ids: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return [n] int32 numbers of the classes, in sorted order, and their names."""
+    values, numbers = np.unique(class_ids, return_inverse=True)
+    return numbers.astype(np.int32), tuple(str(value) for value in values.tolist())
 
 
 def _num_leading_axes(path, kind: str, member: Member, labels: Member | None) -> int:
@@ -194,8 +211,8 @@ def _reject_labels(path, kind: str, shape: tuple, labels: tuple) -> None:
     raise data_error(path, reason, remedy)
 
 
-def _read_labels(path, archive, member: Member) -> np.ndarray:
-    """Return [n] labels that fit int32."""
+def read_integers(path, archive, member: Member, name: str) -> np.ndarray:
+    """Return [n] integers that fit int32, such as labels."""
     blocks = archives.read_blocks(archive, member, num_axes=len(member.shape))
     labels = np.concatenate(list(blocks))
     limits = np.iinfo(np.int32)
@@ -203,32 +220,32 @@ def _read_labels(path, archive, member: Member) -> np.ndarray:
         if not limits.min <= extreme <= limits.max:
             raise data_error(
                 path,
-                f"`labels` must fit int32, got {extreme}",
-                "Use np.unique(labels, return_inverse=True)[1].",
+                f"`{name}` must fit int32, got {extreme}",
+                f"Use np.unique({name}, return_inverse=True)[1].",
             )
     return labels.astype(np.int32)
 
 
-def _read_features(path, archive, member: Member, num_axes: int) -> np.ndarray:
+def read_features(path, archive, member: Member, name: str, num_axes: int):
     """Return [n, d] float32 feature rows."""
-    _require_numbers(path, "features", member)
+    _require_numbers(path, name, member)
     rows = np.empty((math.prod(member.shape[:num_axes]), member.shape[-1]), np.float32)
     start = 0
     for block in archives.read_blocks(archive, member, num_axes=num_axes):
-        rows[start : start + len(block)] = _to_float32(path, "features", block, start)
+        rows[start : start + len(block)] = _to_float32(path, name, block, start)
         start += len(block)
     return rows
 
 
-def _read_images(path, archive, member, num_axes, size, channels) -> np.ndarray:
+def read_images(path, archive, member, name, num_axes, size, channels) -> np.ndarray:
     """Return [n, h, w, c] uint8 or float32 images at their final size."""
-    _require_numbers(path, "images", member)
+    _require_numbers(path, name, member)
     shape = member.shape[num_axes:] + (1,) * (num_axes + 3 - len(member.shape))
     height, width, present = shape
     if present > _MAX_CHANNELS:
         raise data_error(
             path,
-            f"`images` of shape {member.shape} has {present} channels, at most "
+            f"`{name}` of shape {member.shape} has {present} channels, at most "
             f"{_MAX_CHANNELS} are images",
             "Put channels last, [n, h, w, c], or give labels of shape "
             "[classes, examples].",
@@ -251,17 +268,17 @@ def _read_images(path, archive, member, num_axes, size, channels) -> np.ndarray:
     result = np.empty((num_images, *size, channels or present), dtype)
     start = 0
     for block in archives.read_blocks(archive, member, num_axes=num_axes):
-        images = _to_pixels(path, block.reshape(-1, *shape), start)
+        images = _to_pixels(path, name, block.reshape(-1, *shape), start)
         images = convert_channels(resize_images(images, size), channels)
         result[start : start + len(images)] = images
         start += len(images)
     return result
 
 
-def _to_pixels(path, block: np.ndarray, start: int) -> np.ndarray:
+def _to_pixels(path, name: str, block: np.ndarray, start: int) -> np.ndarray:
     """Return a block of images, the first of them row `start`, as uint8 or float32."""
     if block.dtype.kind == "f":
-        return _to_float32(path, "images", block, start)
+        return _to_float32(path, name, block, start)
     if block.dtype == bool:
         # Through bytes: a damaged file may hold values other than 0 and 1.
         return (block.view(np.uint8) != 0) * np.uint8(255)
@@ -271,7 +288,7 @@ def _to_pixels(path, block: np.ndarray, start: int) -> np.ndarray:
     if low < 0 or high > 255:
         raise data_error(
             path,
-            f"integer `images` must be 0 to 255, got {low if low < 0 else high}",
+            f"integer `{name}` must be 0 to 255, got {low if low < 0 else high}",
             "Scale them to uint8, or to floating point numbers in [0, 1].",
         )
     return block.astype(np.uint8)

@@ -28,10 +28,13 @@ class MLPEncoder(nnx.Module):
       in_features: numbers in one example; examples of more axes are flattened.
       hidden: widths of the hidden layers; empty for a linear embedding.
       dim: width of the embeddings.
-      rngs: its stream `params` draws the initial parameters.
+      dropout: share of the numbers before each linear layer but the first that are
+        left out at random in training, in [0, 1).
+      rngs: its stream `params` draws the initial parameters; with dropout, its stream
+        `dropout` what is left out.
 
     Raises:
-      ValueError: a size is not a positive int.
+      ValueError: a size is not a positive int, or the share is out of range.
 
     Memory: O(batch x (in_features + sum of widths)) for the gradient.
 
@@ -50,9 +53,14 @@ class MLPEncoder(nnx.Module):
         *,
         hidden: Sequence[int] = (256, 256),
         dim: int = 64,
+        dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
         _checks.positive_int("MLPEncoder", "in_features", in_features)
+        if not 0 <= dropout < 1:
+            must, got, remedy = "be in [0, 1)", f"{dropout:g}", "Use 0.5."
+            text = _checks.text("MLPEncoder", "dropout", must, got, remedy)
+            raise ValueError(text)
         _checks.positive_int("MLPEncoder", "dim", dim)
         must = "hold positive ints"
         _check_sizes("MLPEncoder", "hidden", hidden, must, fits=True)
@@ -62,6 +70,8 @@ class MLPEncoder(nnx.Module):
             for m, n in pairwise(widths)
         )
         self.head = nnx.Linear(widths[-1], dim, rngs=rngs)
+        # Without any there is no random stream, which would change what is stored.
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return [batch, dim] unit rows of [batch, ...] floating inputs.
@@ -73,6 +83,8 @@ class MLPEncoder(nnx.Module):
         x = x.reshape(x.shape[0], -1)
         for layer in self.hidden:
             x = jax.nn.relu(layer(x))
+            if self.dropout is not None:
+                x = self.dropout(x)
         return distances.l2_normalize(self.head(x))
 
 

@@ -1,5 +1,7 @@
 """Several inputs, one embedding space: shared weights, or a tower for each side."""
 
+from typing import overload
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -29,14 +31,30 @@ class SharedTowers(nnx.Module):
     def __init__(self, encoder: nnx.Module):
         self.encoder = encoder
 
-    def __call__(self, x1: jax.Array, x2: jax.Array) -> tuple[jax.Array, jax.Array]:
+    @overload
+    def __call__(self, x1: jax.Array, x2: jax.Array) -> tuple[jax.Array, jax.Array]: ...
+
+    @overload
+    def __call__(
+        self, x1: jax.Array | None, x2: jax.Array | None
+    ) -> tuple[jax.Array | None, jax.Array | None]: ...
+
+    def __call__(
+        self, x1: jax.Array | None, x2: jax.Array | None
+    ) -> tuple[jax.Array | None, jax.Array | None]:
         """Return the [batch, dim] embeddings of both inputs.
 
-        The batches may differ in length, not in the shape of an example.
+        The batches may differ in length, not in the shape of an example. None in place
+        of an input gives None.
 
         Raises:
           ValueError: the shapes of the examples differ.
         """
+        if x1 is None or x2 is None:
+            return tuple(  # pyright: ignore[reportReturnType]
+                None if x is None else _call("SharedTowers", "encoder", self.encoder, x)
+                for x in (x1, x2)
+            )
         first, second = _embed_together("SharedTowers", self.encoder, (x1, x2))
         return first, second
 
@@ -101,14 +119,26 @@ class TwoTowers(nnx.Module):
         self.left = left
         self.right = right
 
-    def __call__(self, x1: jax.Array, x2: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the [batch, dim] embeddings of both inputs.
+    @overload
+    def __call__(self, x1: jax.Array, x2: jax.Array) -> tuple[jax.Array, jax.Array]: ...
+
+    @overload
+    def __call__(
+        self, x1: jax.Array | None, x2: jax.Array | None
+    ) -> tuple[jax.Array | None, jax.Array | None]: ...
+
+    def __call__(
+        self, x1: jax.Array | None, x2: jax.Array | None
+    ) -> tuple[jax.Array | None, jax.Array | None]:
+        """Return the [batch, dim] embeddings of both inputs; None gives None.
 
         Raises:
           ValueError: the towers differ in width.
         """
-        first = _call("TwoTowers", "left", self.left, x1)
-        second = _call("TwoTowers", "right", self.right, x2)
+        first = None if x1 is None else _call("TwoTowers", "left", self.left, x1)
+        second = None if x2 is None else _call("TwoTowers", "right", self.right, x2)
+        if first is None or second is None:
+            return first, second
         if first.shape[-1] != second.shape[-1]:
             must = f"embed to {first.shape[-1]} columns like `left`"
             got, remedy = f"{second.shape[-1]}", "Build both with one `dim`."
