@@ -41,15 +41,31 @@ def test_distances_come_from_the_first_256_rows():
     [
         (jnp.ones((3, 2)), None),
         (jnp.ones((3, 2)), jnp.ones((3, 3), bool)),
-        ((jnp.ones((3, 2)), jnp.ones((3, 2))), jnp.arange(3)),
+        ((jnp.ones((3, 2)), jnp.ones((3, 4))), jnp.arange(3)),
+        ((jnp.ones((3, 2)), jnp.ones((3, 2)).at[0].set(jnp.nan)), jnp.arange(3)),
         (jnp.ones((3, 2)).at[0].set(jnp.nan), jnp.array([0, 0, 1])),
     ],
-    ids=["no labels", "masks", "two towers", "NaN rows"],
+    ids=["no labels", "masks", "two widths", "NaN keys", "NaN rows"],
 )
 def test_distances_that_mean_nothing_are_nan(embeddings, labels):
     got = describe(embeddings, labels)
     assert np.isnan(got["positive_distance"])
     assert np.isnan(got["negative_distance"])
+
+
+@pytest.mark.parametrize("labels", [None, [0, 0, 1]])
+def test_of_two_towers_rows_of_one_index_are_pairs(labels):
+    queries = jnp.array([[0.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
+    keys = jnp.array([[0.0, 1.0], [3.0, 2.0], [0.0, 1.0]])
+    x, y = np.asarray(queries), np.asarray(keys)
+    d = np.linalg.norm(x[:, None] - y[None], axis=-1)
+    is_other = ~np.eye(3, dtype=bool)
+    if labels is not None:
+        is_other &= np.not_equal.outer(labels, labels)
+        labels = {"labels": jnp.array(labels)}
+    got = describe((queries, keys), labels)
+    np.testing.assert_allclose(got["positive_distance"], np.diag(d).mean(), rtol=1e-5)
+    np.testing.assert_allclose(got["negative_distance"], d[is_other].mean(), rtol=1e-5)
 
 
 def test_collapse_is_seen_as_distance_zero():

@@ -33,6 +33,9 @@ from jaxmetric.training.state import TrainState as TrainState
 from jaxmetric.training.step import LossFn as LossFn
 from jaxmetric.training.step import TrainStep as TrainStep
 from jaxmetric.training.step import make_train_step as make_train_step
+from jaxmetric.training.tensorboard import TensorBoardWriter as TensorBoardWriter
+from jaxmetric.training.weights_and_biases import WandbWriter as WandbWriter
+from jaxmetric.training.writers import MetricsWriter as MetricsWriter
 
 __all__ = [
     "CheckpointError",
@@ -40,12 +43,15 @@ __all__ = [
     "EmbedFn",
     "LossFn",
     "MemoryBank",
+    "MetricsWriter",
     "PopulationLossFn",
     "PopulationStep",
     "RunLock",
+    "TensorBoardWriter",
     "TrainState",
     "TrainStep",
     "ValueAndGrad",
+    "WandbWriter",
     "accept_raw_inputs",
     "as_functional",
     "build_encoder",

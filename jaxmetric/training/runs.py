@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxmetric.training.checkpoints import restore_checkpoint
 from jaxmetric.training.errors import CheckpointError
@@ -26,8 +27,10 @@ def load_run(path: str | os.PathLike[str]) -> tuple[EmbedFn, Any, Any, dict[str,
 
     Returns:
       (embed_fn, params, model_state, config). The embed_fn takes raw inputs: uint8
-      images, which it divides by 255, or float32 rows as they are. Use
-      `embed_fn(params, model_state, inputs, key=None, train=False)[0]`.
+      images, which it divides by 255, float32 rows as they are, or int32 ids and
+      tokens. Use `embed_fn(params, model_state, inputs, key=None, train=False)[0]`. Of
+      a run of pairs, inputs are a tuple `(query, key)`, and so are the embeddings;
+      `(query, None)` and `(None, key)` embed one side, with None for the other.
 
     Raises:
       CheckpointError: the folder, its configuration or its checkpoints are missing,
@@ -94,7 +97,8 @@ def accept_raw_inputs(embed_fn: EmbedFn) -> EmbedFn:
     """Return an embed_fn that takes uint8 images too: they are divided by 255.
 
     The conversion is part of the function, so images travel to the device as bytes.
-    Floating inputs pass unchanged.
+    Floating inputs pass unchanged, and so do int32 ones: ids and tokens. Of a tuple of
+    inputs (two towers) each is treated so, and None passes too.
 
     Args:
       embed_fn: an encoder of floating inputs, see `EmbedFn`.
@@ -115,6 +119,10 @@ def accept_raw_inputs(embed_fn: EmbedFn) -> EmbedFn:
     """
     from jaxmetric.data import to_float
 
+    def to_raw(inputs: Any) -> Any:
+        # Ids and tokens, which stay what they are.
+        return inputs if inputs.dtype == jnp.int32 else to_float(inputs)
+
     def embed_raw(
         params: Any,
         model_state: Any,
@@ -123,7 +131,7 @@ def accept_raw_inputs(embed_fn: EmbedFn) -> EmbedFn:
         key: jax.Array | None,
         train: bool,
     ) -> tuple[Any, Any]:
-        inputs = to_float(inputs)
+        inputs = jax.tree.map(to_raw, inputs)
         return embed_fn(params, model_state, inputs, key=key, train=train)
 
     return embed_raw

@@ -56,8 +56,9 @@ def make_train_step(
         `loss_fn` gives no `LossStats`.
       positive_distance, negative_distance: mean euclidean distance of two rows with
         equal labels, and with different ones, among the first 256 rows; rows with
-        equal ids are left out. NaN if there is no such pair, and for embeddings that
-        are not one [batch, dim] array or labels that are not [batch] integers.
+        equal ids are left out. NaN if there is no such pair, and for labels that are
+        not [batch] integers. For embeddings that are two [batch, dim] arrays: of the
+        rows of one index, and of all others, those of equal labels left out.
       embedding_norm: mean length of the rows.
       grad_norm: euclidean norm of the gradient over all parameters.
       skipped: 1 if the step was skipped, else 0.
