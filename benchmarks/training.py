@@ -194,7 +194,7 @@ class Torch:
             return self._encoder(self._torch.from_numpy(images)).numpy()
 
 
-def _loss_fn(recipe: Recipe) -> jm.training.LossFn:
+def _loss_fn(recipe: Recipe) -> Callable[..., Any]:
     """Return the loss of a step of ours."""
     loss, options = getattr(jm.losses, recipe.loss), specs.OPTIONS[recipe.loss]
 
