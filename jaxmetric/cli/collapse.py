@@ -30,6 +30,8 @@ class CollapseWatch:
       dim: width of the embeddings.
     """
 
+    advice = ADVICE
+
     def __init__(self, loss: Loss, labels: np.ndarray, num_classes: int, dim: int):
         self._loss, self._labels = loss, labels
         self._num_classes, self._dim = num_classes, dim
@@ -64,5 +66,9 @@ class CollapseWatch:
         row = np.zeros((1, self._dim), np.float32)
         row[0, 0] = 1
         rows = jnp.asarray(np.repeat(row, len(self._labels), axis=0))
-        value: Any = self._loss.loss_fn()({}, rows, jnp.asarray(self._labels))
+        value: Any = self._value_of(rows)
         return float(value[0] if isinstance(value, tuple) else value)
+
+    def _value_of(self, rows: jnp.ndarray) -> Any:
+        """Return what the loss gives for [batch, dim] equal rows."""
+        return self._loss.loss_fn()({}, rows, jnp.asarray(self._labels))

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 
@@ -69,6 +69,8 @@ def from_mapping(values: Any, options: type[T], where: str) -> T:
             chosen[key] = from_mapping(value, kind, f"{where}: {key}")
         elif value is None and is_optional:
             chosen[key] = None
+        elif get_origin(kind) is dict and isinstance(value, Mapping):
+            chosen[key] = dict(value)
         elif isinstance(value, Mapping) or value is None:
             raise UsageError(f"{where}: {key} must be a value, got {value!r:.80}.")
         else:
@@ -106,10 +108,11 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return "section.key": value for all that makes a run what it is.
 
     Where the data lies is left out: a moved file is the same data, and what is in it is
-    compared by itself.
+    compared by itself. So is where the metrics go.
     """
     flat = {f"{s}.{k}": v for s, section in config.items() for k, v in section.items()}
-    return {k: v for k, v in flat.items() if k not in ("data.data", "data.eval_data")}
+    left_out = ("data.data", "data.eval_data", "text.word_vectors", "run.log")
+    return {k: v for k, v in flat.items() if k not in left_out}
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

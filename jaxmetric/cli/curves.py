@@ -32,17 +32,19 @@ class Panel(NamedTuple):
       title: above it.
       curves: in the order they are drawn.
       bottom, top: ends of the axis. None: as the numbers want it, linear or not.
+      is_share: whether numbers are shares, read as percentages.
     """
 
     title: str
     curves: tuple[Curve, ...]
     bottom: float | None = None
     top: float | None = None
+    is_share: bool = False
 
 
 PANELS = (
     Panel("Loss", (Curve("loss", "", BLUE),)),
-    Panel("Active fraction", (Curve("active_fraction", "", BLUE),), 0.0, 1.0),
+    Panel("Active fraction", (Curve("active_fraction", "", BLUE),), 0.0, 1.0, True),
     Panel(
         "Mean distance",
         (
@@ -59,6 +61,34 @@ PANELS = (
         ),
         0.0,
         1.0,
+        True,
+    ),
+    Panel(
+        "Held-out pairs: Recall@10",
+        (
+            Curve("query_to_key_recall_at_10", "query to key", BLUE, "o"),
+            Curve("key_to_query_recall_at_10", "key to query", ORANGE, "s"),
+        ),
+        0.0,
+        is_share=True,
+    ),
+    Panel(
+        "Held-out items of users",
+        (
+            Curve("recall_at_10", "Recall@10", BLUE, "o"),
+            Curve("ndcg_at_10", "NDCG@10", ORANGE, "s"),
+        ),
+        0.0,
+        is_share=True,
+    ),
+    Panel(
+        "Held-out categories: mAP",
+        (
+            Curve("query_to_key_mean_average_precision", "query to key", BLUE, "o"),
+            Curve("key_to_query_mean_average_precision", "key to query", ORANGE, "s"),
+        ),
+        0.0,
+        is_share=True,
     ),
 )
 

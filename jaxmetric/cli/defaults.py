@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+from jaxmetric.cli import texts
 from jaxmetric.cli.options import TrainOptions
 
 __all__ = ["Defaults", "fill", "for_inputs"]
@@ -94,6 +95,9 @@ _FEATURES = Defaults(
     rotation=0.0,
     scale=0.0,
 )
+# Texts. A table of vectors takes greater steps than the layers of a network.
+_TEXTS = _FEATURES._replace(loss="batch_all", steps=500, learning_rate=5e-3)
+_DEEP_TEXTS = _TEXTS._replace(learning_rate=5e-4)
 _TINY_SIDE = 16
 
 # --------------------------------------------------------------------------------------
@@ -117,6 +121,8 @@ def fill(
       class_sizes: number of rows of each class to train on.
     """
     auto = for_inputs(input_shape)
+    if options.model.kind in texts.KINDS:
+        auto = _TEXTS if options.model.kind == "words" else _DEEP_TEXTS
     loss = _filled(options.loss, name=auto.loss)
     model = options.model
     kind = model.kind or auto.kind

@@ -9,6 +9,7 @@ from jaxmetric.cli import outputs
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.evaluate import load_encoder
 from jaxmetric.cli.options import EmbedOptions
+from jaxmetric.cli.paired import runs
 from jaxmetric.cli.split import load_like
 
 
@@ -19,9 +20,24 @@ def embed(options: EmbedOptions) -> None:
       UsageError, CheckpointError, DataError: mistakes; nothing has been written.
     """
     path = _check_output(options)
+    if runs.is_paired(options.run):
+        arrays = runs.embed(options)
+        _write(path, arrays)
+        shapes = [f"{k} {' x '.join(map(str, a.shape))}" for k, a in arrays.items()]
+        print(f"{path}: {', '.join(shapes)}")
+        return
+    if options.side is not None:
+        raise UsageError(
+            f"--side {options.side} takes a run of pairs, and {options.run} has one "
+            "encoder. Leave it out."
+        )
     encoder = load_encoder(options.run)
     data = load_like(
-        options.data, encoder.shape, on_error=options.on_error, require_labels=False
+        options.data,
+        encoder.shape,
+        on_error=options.on_error,
+        require_labels=False,
+        vocabulary=encoder.vocabulary,
     )
     arrays = {"embeddings": encoder.embed(data.inputs)}
     labels = data.source_labels

@@ -7,11 +7,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 import jaxmetric as jm
-from jaxmetric.cli import configs, folders, groups, identification, measure, summary
+from jaxmetric.cli import (
+    configs,
+    folders,
+    groups,
+    identification,
+    measure,
+    summary,
+    texts,
+)
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.identification import Sides
 from jaxmetric.cli.options import EvalOptions, TrainOptions
+from jaxmetric.cli.paired import runs
 from jaxmetric.cli.split import load_like, split_data
+from jaxmetric.data import Vocabulary
 
 
 class Encoder(NamedTuple):
@@ -22,12 +32,14 @@ class Encoder(NamedTuple):
       shape: of one example that it takes.
       folder: of the run.
       fingerprint: a hash of its parameters, the same for the same embeddings.
+      vocabulary: of a run on texts, else None.
     """
 
     embed: Any
     shape: tuple[int, ...]
     folder: Path
     fingerprint: str
+    vocabulary: Vocabulary | None = None
 
 
 def load_encoder(run: str) -> Encoder:
@@ -37,6 +49,11 @@ def load_encoder(run: str) -> Encoder:
       UsageError, CheckpointError: there is no such run, or it is damaged.
     """
     folder = folders.check_run(run)
+    if runs.is_paired(run):
+        raise UsageError(
+            f"{run}: was trained on pairs, and has two encoders. Use eval, embed or "
+            "report, or a run on classes."
+        )
     embed_fn, params, model_state, config = jm.training.load_run(folder)
     embed = measure.embedder(embed_fn)
     return Encoder(
@@ -44,6 +61,9 @@ def load_encoder(run: str) -> Encoder:
         tuple(config["model"]["input_shape"]),
         folder,
         summary.sha256_of((params, model_state)),
+        texts.load_vocabulary(folder)
+        if config["model"].get("kind") in texts.KINDS
+        else None,
     )
 
 
@@ -60,6 +80,9 @@ def evaluate(options: EvalOptions) -> None:
         raise UsageError(
             f"{options.data}: has no place beside --query and --gallery. Leave it out."
         )
+    if runs.is_paired(options.run):
+        runs.evaluate(options)
+        return
     request = identification.check(options)
     encoder = load_encoder(options.run)
     if options.query is not None and options.gallery is not None:
@@ -123,10 +146,14 @@ def data_of(
 ) -> tuple[jm.data.Dataset, str]:
     """Return labelled data, that which the run held out if none is named; its title."""
     if data is not None:
-        loaded = load_like(data, encoder.shape, on_error=on_error)
+        loaded = load_like(
+            data, encoder.shape, on_error=on_error, vocabulary=encoder.vocabulary
+        )
         return loaded, f"{data}: {len(loaded):,} rows, all classes"
     config = configs.read_config(encoder.folder / folders.CONFIG, TrainOptions)
-    held_out = split_data(config.data, encoder.shape).held_out
+    held_out = split_data(
+        config.data, encoder.shape, vocabulary=encoder.vocabulary
+    ).held_out
     counts = f"{len(held_out):,} rows of {held_out.num_classes:,} classes"
     return held_out, f"{encoder.folder}: {counts} held out"
 
@@ -137,7 +164,11 @@ def _labelled(data: str, encoder: Encoder, options: EvalOptions) -> jm.data.Data
         options.pairs is None or options.rerank or options.few_shot is not None
     )
     return load_like(
-        data, encoder.shape, on_error=options.on_error, require_labels=wants_labels
+        data,
+        encoder.shape,
+        on_error=options.on_error,
+        require_labels=wants_labels,
+        vocabulary=encoder.vocabulary,
     )
 
 

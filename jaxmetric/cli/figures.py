@@ -33,9 +33,10 @@ def write_curves(
     """Draw how a run went: one small panel a quantity, over the steps.
 
     The panels are the loss, the active fraction, the mean positive and negative
-    distance, and Recall@1 and MAP@R of the held-out classes; a panel without any number
-    is left out. A dotted line marks the step at which the metric loss takes over from
-    softmax training. Long curves are drawn faintly, with their running mean on top.
+    distance, and Recall@1 and MAP@R of the held-out classes, or Recall@10 and mAP of
+    held-out pairs; a panel without any number is left out. A dotted line marks the step
+    at which the metric loss takes over from softmax training. Long curves are drawn
+    faintly, with their running mean on top.
 
     Args:
       path: the PNG to write; its folder exists. An older one is replaced.
@@ -60,14 +61,17 @@ def write_curves(
             figure.text(0.5, 0.5, "No step was recorded.", ha="center", va="center")
             save(figure, path)
             return
-        num_columns = 2 if len(drawn) == 4 else len(drawn)
-        num_rows = len(drawn) // num_columns
+        num_columns = len(drawn) if len(drawn) < 4 else 2 if len(drawn) == 4 else 3
+        num_rows = -(-len(drawn) // num_columns)
         figure = Figure((4.8 * num_columns, 3 * num_rows + 0.3), layout="constrained")
         all_axes = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True)
-        for ax, (panel, data) in zip(all_axes.flat, drawn, strict=True):
+        for ax, (panel, data) in zip(all_axes.flat, drawn, strict=False):
             _draw_panel(ax, panel, data, switch)
-        for ax in all_axes[-1]:
-            ax.set_xlabel("step", fontsize=9)
+        for i, ax in enumerate(all_axes.flat):
+            ax.set_visible(i < len(drawn))
+            if i + num_columns >= len(drawn):
+                ax.set_xlabel("step", fontsize=9)
+                ax.tick_params(labelbottom=True)
         if switch is not None:
             note = (
                 f"dotted line: the metric loss takes over from softmax, step {switch:,}"

@@ -37,18 +37,31 @@ def check_out(out: str | None, *, can_resume: bool = True) -> None:
         )
 
 
-def make_folder(out: str | None, name: str, config: Mapping[str, Any]) -> Path:
+def make_folder(
+    out: str | None,
+    name: str,
+    config: Mapping[str, Any],
+    files: Mapping[str, str | bytes] | None = None,
+) -> Path:
     """Make the folder of a run with its configuration in it, at one stroke.
 
     Args:
       out: its path; None for runs/{name}-{n} with the next free n.
       name: of the data.
       config: what config.yaml holds.
+      files: what is kept with it, contents by file name.
 
     Raises:
       UsageError: it exists, or cannot be made.
     """
-    return make_whole(out, name, lambda path: write_config(path / CONFIG, config))
+
+    def fill(path: Path) -> None:
+        write_config(path / CONFIG, config)
+        for file, content in (files or {}).items():
+            text = content.encode() if isinstance(content, str) else content
+            (path / file).write_bytes(text)
+
+    return make_whole(out, name, fill)
 
 
 def make_whole(out: str | None, name: str, fill: Callable[[Path], None]) -> Path:

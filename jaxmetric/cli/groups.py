@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.data import archives
+from jaxmetric.data.texts import is_text_file
 
 # What is taken where no name is given.
 USUAL = "groups"
@@ -24,7 +25,7 @@ def read_groups(data: str, num_rows: int, name: str | None) -> np.ndarray | None
       UsageError: there is no such array, or it does not fit the rows.
     """
     path = Path(data)
-    if not path.is_file():
+    if not path.is_file() or is_text_file(data):
         if name is None:
             return None
         raise UsageError(

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import jaxmetric as jm
-from jaxmetric.cli.collapse import ADVICE, CollapseWatch
+from jaxmetric.cli.collapse import CollapseWatch
 from jaxmetric.cli.distributed import Processes
 from jaxmetric.cli.errors import DivergedError
 from jaxmetric.cli.measure import Metrics
@@ -127,13 +127,13 @@ class Loop:
         """
         compiled: StepFn | None = None
         phase = self.program.phase_at(self.step)
-        self._watch = self._make_watch(phase)
+        self._watch = self.program.watch(phase)
         total = self.program.total_steps
         while True:
             if phase is not self.program.phase_at(self.step):
                 self._drain(bar)
                 phase = self.program.phase_at(self.step)
-                self._watch, compiled = self._make_watch(phase), None
+                self._watch, compiled = self.program.watch(phase), None
             if self.step % self._eval_every == 0 or self.step == total:
                 self._drain(bar)
                 self.evaluate_now()
@@ -220,13 +220,15 @@ class Loop:
                 "seconds": round(self.seconds["train"], 3),
             }
             self.log.write(record)
-        is_collapsed = self._watch is not None and self._watch.notice(metrics)
+        watch, advice = self._watch, ""
+        if watch is not None and watch.notice(metrics):
+            advice = watch.advice
         if bar is not None:
             bar.update(step, metrics, self._examples_per_second(step))
-            if is_collapsed:
-                bar.message(f"step {step:,}: {ADVICE}")
-        if is_collapsed:
-            self.log.write({"step": step, "kind": "warning", "text": ADVICE})
+            if advice:
+                bar.message(f"step {step:,}: {advice}")
+        if advice:
+            self.log.write({"step": step, "kind": "warning", "text": advice})
         if self.in_a_row >= _MAX_SKIPPED:
             raise DivergedError(
                 f"the loss or its gradient was not finite in {self.in_a_row} steps in "
@@ -240,9 +242,3 @@ class Loop:
         first_step, first_second = self._began
         seconds = max(self.seconds["train"] - first_second, 1e-9)
         return (step - first_step) * self.program.sampler.batch_size / seconds
-
-    def _make_watch(self, phase: Phase) -> CollapseWatch:
-        """Return what notices a collapse in a phase."""
-        labels = self.program.sampler.labels[self.program.batch(0)]
-        dim = self.program.model["dim"]
-        return CollapseWatch(phase.loss, labels, self.program.num_classes, dim)

@@ -1,7 +1,9 @@
 """Losses by name, and their hyper-parameters as options, read from their signatures.
 
-A loss is offered when its arrays are `embeddings, labels`, or these and `proxies`. A
-new loss of the library is here without a change of this file.
+A loss is offered when its arrays are `embeddings, labels`, or these and `proxies`; for
+pairs also when they are `queries, keys`, for pairs with scores `predictions, targets`
+and triplets, which are drawn by the scores. A new loss of the library is here without a
+change of this file.
 """
 
 import functools
@@ -18,6 +20,8 @@ from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.values import suggestion
 
 _ARRAYS = ("embeddings", "labels")
+_ARRAYS_OF_PAIRS = ("queries", "keys")
+_ARRAYS_OF_SCORES = (("predictions", "targets"), ("anchors", "positives", "negatives"))
 # What training sets itself, or has no use for.
 _NOT_OPTIONS = {"where", "weights", "ids", "block_size", "precision", "axis_name"}
 # What a loss remembers from batch to batch: the step carries no state of a loss.
@@ -75,17 +79,26 @@ class Loss(NamedTuple):
 
         return loss_fn
 
+    def learned(self) -> dict[str, Any]:
+        """Return what the loss learns besides proxies, as it begins."""
+        return {}
 
-def loss_names() -> list[str]:
-    """Return the names of all losses that `train` can minimise, in their short form."""
-    return sorted(_short(name) for name in _trainable())
+
+def loss_names(*, of_pairs: bool = False) -> list[str]:
+    """Return the names of all losses that `train` can minimise, in their short form.
+
+    Args:
+      of_pairs: those that take pairs alone, in place of those that take classes.
+    """
+    names = _of_pairs() if of_pairs else _trainable()
+    return sorted(_short(name) for name in names)
 
 
 def hyper_parameters() -> dict[str, tuple[Any, str]]:
     """Return type and help of every hyper-parameter of any loss, by name."""
     kinds: dict[str, Any] = {}
     uses: dict[str, dict[str, list[str]]] = {}
-    for loss in _trainable():
+    for loss in (*_trainable(), *_of_pairs(), *_of_scores()):
         for name, (kind, default) in _parameters(loss).items():
             # float takes what int takes, should two losses differ.
             kinds[name] = float if {kind, kinds.get(name)} == {int, float} else kind
@@ -104,18 +117,26 @@ def numbers_of(name: str) -> dict[str, float]:
     return {key: value for key, (kind, value) in parameters.items() if kind is float}
 
 
-def resolve(name: str, chosen: Mapping[str, Any]) -> Loss:
+def resolve(
+    name: str,
+    chosen: Mapping[str, Any],
+    *,
+    of_pairs: bool = False,
+    of_scores: bool = False,
+) -> Loss:
     """Return the loss of a name, `_loss` and `_triplet_loss` optional.
 
     Args:
       name: of the function in `jaxmetric.losses`; hyphens are underscores.
       chosen: hyper-parameters; None leaves the loss's own default.
+      of_pairs: whether the data is pairs, which more losses take.
+      of_scores: whether the pairs have scores, which more losses take.
 
     Raises:
       UsageError: no such loss, a hyper-parameter that it does not take or that has no
         effect, or a value out of range.
     """
-    function_name = _function_name(name)
+    function_name = _function_name(name, of_pairs=of_pairs, of_scores=of_scores)
     parameters = _parameters(function_name)
     hyper = {key: value for key, value in chosen.items() if value is not None}
     for key in hyper:
@@ -142,9 +163,15 @@ def resolve(name: str, chosen: Mapping[str, Any]) -> Loss:
     )
 
 
-def _function_name(name: str) -> str:
+def _function_name(
+    name: str, *, of_pairs: bool = False, of_scores: bool = False
+) -> str:
     """Return the name of the function that a name on the command line means."""
     trainable, wanted = list(_trainable()), name.strip().replace("-", "_")
+    if of_pairs:
+        trainable += _of_pairs()
+    if of_scores:
+        trainable += _of_scores()
     candidates = [wanted, f"{wanted}_loss", f"{wanted}_triplet_loss"]
     for candidate in candidates:
         if candidate in trainable:
@@ -152,11 +179,12 @@ def _function_name(name: str) -> str:
     for candidate in candidates:
         if candidate in jm.losses.__all__:
             arrays = ", ".join(_positional(candidate))
+            rows = "pairs" if of_pairs else "labelled rows"
             raise UsageError(
-                f"--loss {name} takes ({arrays}), which batches of labelled rows do "
-                f"not give. Use one of {', '.join(loss_names())}."
+                f"--loss {name} takes ({arrays}), which batches of {rows} do "
+                f"not give. Use one of {', '.join(loss_names(of_pairs=of_pairs))}."
             )
-    names = loss_names()
+    names = loss_names() + (loss_names(of_pairs=True) if of_pairs else [])
     hint = suggestion(wanted, [*names, *trainable])
     raise UsageError(
         f"--loss {name} is no loss of jaxmetric. {hint or 'There are'} "
@@ -218,6 +246,20 @@ def _trainable() -> Iterator[str]:
     """Give the names of the losses of embeddings, labels and at most proxies."""
     for name in jm.losses.__all__:
         if _positional(name) in (_ARRAYS, (*_ARRAYS, "proxies")):
+            yield name
+
+
+def _of_pairs() -> Iterator[str]:
+    """Give the names of the losses of queries, keys and at most their scores."""
+    for name in jm.losses.__all__:
+        if _positional(name) in (_ARRAYS_OF_PAIRS, (*_ARRAYS_OF_PAIRS, "scores")):
+            yield name
+
+
+def _of_scores() -> Iterator[str]:
+    """Give the names of the losses of predictions and targets, and of triplets."""
+    for name in jm.losses.__all__:
+        if _positional(name) in _ARRAYS_OF_SCORES:
             yield name
 
 

@@ -7,7 +7,7 @@ stands for "auto": a value that the data or the loss decides (`defaults`).
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro import conf
 
@@ -19,11 +19,12 @@ class DataOptions:
     """Data: what is trained on, and what is held out."""
 
     data: Annotated[conf.Positional[str], conf.arg(metavar="DATA")] = "digits"
-    """digits, a folder of class folders of images, or an .npz file."""
+    """digits, a folder of class folders of images, an .npz file, or texts in a .tsv
+    file."""
     image_size: int | None = None
     """Side of the images in pixels. auto: as they are up to 40 pixels, else 28."""
     eval_fraction: float = 0.2
-    """Share of the classes that are held out for evaluation."""
+    """Share of the classes (of pairs, of the rows) that are held out for evaluation."""
     split_seed: int = 0
     """Which classes these are."""
     held_out: tuple[str, ...] | None = None
@@ -35,18 +36,95 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class PairsOptions:
+    """Pairs: two arrays of an .npz file whose rows belong together.
+
+    Each side has an encoder of its own, and a share of the rows is held out.
+    """
+
+    query: str | None = None
+    """Array of the rows that search."""
+    key: str | None = None
+    """Array of the rows that are found, one for each row of the other."""
+    labels: str | None = None
+    """Array with the category of each pair. auto: labels, where there is one."""
+    towers: Literal["separate", "shared"] | None = None
+    """Whether one encoder serves for both sides. auto: separate."""
+    freeze: Literal["query", "key"] | None = None
+    """Side whose rows are taken for embeddings as they are; the other learns to meet
+    them."""
+    standardize: bool | None = None
+    """Whether columns of features are brought to one scale, that of the training
+    rows. auto: true, where they are not frozen."""
+    duplicates: float | None = None
+    """Cosine similarity of two keys from which on they are no negatives of each
+    other's queries. auto: none are."""
+    batch_size: int | None = None
+    """Pairs in a batch."""
+    hold_out: Literal["random", "last"] | None = None
+    """Of users and items, two arrays of integer ids, which items of each user are held
+    out. auto: random."""
+    correction: bool | None = None
+    """Whether negatives are corrected for how often an item occurs (info_nce). auto:
+    true for users and items."""
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Text: scored pairs or labelled texts of a .tsv file.
+
+    Lines are SCORE<tab>TEXT<tab>TEXT or LABEL<tab>TEXT, with or without a header.
+    """
+
+    word_vectors: str | None = None
+    """The .npz file of words and vectors to start from. auto: pieces of words are
+    learned from the texts."""
+    vocabulary_size: int | None = None
+    """Greatest number of pieces of words, without --word-vectors. auto: 4096."""
+    max_length: int | None = None
+    """Tokens of a text; longer ones are cut. auto: the longest, up to 64."""
+    above: float | None = None
+    """Of scored pairs, the score from which two texts mean the same, to losses that
+    take no scores. auto: four fifths of the way from the least to the greatest."""
+    below: float | None = None
+    """The score up to which two texts are told apart (triplet_margin). auto: two
+    fifths."""
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """Model: the encoder, which ends in rows of length 1."""
 
-    kind: Annotated[Literal["conv", "mlp"] | None, conf.arg(name="model")] = None
-    """Convolutions or a multilayer perceptron. auto: conv for images."""
+    kind: Annotated[
+        Literal["conv", "mlp", "words", "transformer", "towers"] | None,
+        conf.arg(name="model"),
+    ] = None
+    """Convolutions or a multilayer perceptron; of texts, a weighted mean of words or a
+    small transformer. auto: conv for images, words for texts. Of pairs, of both sides;
+    towers: each side as a configuration describes it."""
     dim: int | None = None
     """Width of the embeddings."""
     widths: tuple[int, ...] | None = None
     """Channels of the convolutions, first to last (conv)."""
     hidden: tuple[int, ...] | None = None
     """Widths of the hidden layers (mlp)."""
+    width: int | None = None
+    """Width of the vectors of tokens. auto: of words 200 more than the given vectors,
+    or 250; of a transformer 128."""
+    depth: int | None = None
+    """Number of blocks (transformer)."""
+    heads: int | None = None
+    """Heads of the attention (transformer)."""
+    dropout: float | None = None
+    """Share of hidden numbers left out in training (mlp, transformer)."""
+    trainable: bool | None = None
+    """Whether the vectors of words are trained too (words). auto: true."""
+    num_tokens: conf.Suppress[int | None] = None
     input_shape: conf.Suppress[tuple[int, ...] | None] = None
+    shared: conf.Suppress[bool | None] = None
+    frozen: conf.Suppress[Literal["query", "key"] | None] = None
+    query: conf.Suppress[dict[str, Any] | None] = None
+    key: conf.Suppress[dict[str, Any] | None] = None
 
 
 def _loss_options() -> type:
@@ -128,6 +206,9 @@ class RunOptions:
     """Steps between two checkpoints. auto: at every evaluation."""
     log_every: int | None = None
     """Steps between two lines of metrics.jsonl. auto: at most 1,000 lines."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] | None = None
+    """Where the metrics go besides: to the folder tensorboard of the run, or to Weights
+    & Biases."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +219,8 @@ class TrainOptions:
     """
 
     data: DataOptions = field(default_factory=DataOptions)
+    pairs: PairsOptions = field(default_factory=PairsOptions)
+    text: TextOptions = field(default_factory=TextOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     loss: LossOptions = field(default_factory=LossOptions)
     optimization: OptimizationOptions = field(default_factory=OptimizationOptions)
@@ -200,6 +283,8 @@ class SweepOptions:
     loss: LossOptions = field(default_factory=LossOptions)
     optimization: OptimizationOptions = field(default_factory=OptimizationOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    log: tuple[Literal["tensorboard", "wandb"], ...] | None = None
+    """Where the metrics of the best model go besides; see `train`."""
     out: str | None = None
     """Folder of the sweep, which must not exist. auto: runs/DATA-sweep-N, the next
     free N."""
@@ -252,6 +337,9 @@ class EmbedOptions:
     """Data set, with or without labels; see `train`."""
     output: Annotated[str, conf.arg(aliases=["-o"])]
     """The .npz file to write, with `labels` besides where the data has them."""
+    side: Literal["query", "key"] | None = None
+    """Of a run of pairs, the side to embed. auto: both, as `query_embeddings` and
+    `key_embeddings`."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do about an image that cannot be read."""
 

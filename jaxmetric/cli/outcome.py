@@ -1,6 +1,7 @@
 """What a finished run leaves in its folder besides checkpoints and log."""
 
 import platform
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,7 +89,25 @@ def describe(prepared: Prepared, trained: Trained, command: str) -> dict[str, An
 def write_figures(
     prepared: Prepared, folder: Path, records: list[Record], state: TrainState
 ) -> None:
-    """Write the curves and, for images, queries with their neighbours."""
+    """Write the curves and, for images, queries with their neighbours.
+
+    What goes wrong is told in one line: a run is worth more than its pictures.
+    """
+    try:
+        _write_figures(prepared, folder, records, state)
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        print(
+            f"jaxmetric: warning: {folder}: not all pictures were written "
+            f"({type(error).__name__}: {first})",
+            file=sys.stderr,
+        )
+
+
+def _write_figures(
+    prepared: Prepared, folder: Path, records: list[Record], state: TrainState
+) -> None:
+    """Write them, or raise."""
     from jaxmetric.cli import figures
 
     curves = [r for r in records if r.get("kind") in ("train", "eval")]

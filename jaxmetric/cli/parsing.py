@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 # Wide enough that tyro breaks no line of an error text.
 _WIDE = "4000"
+# No negative number.
+_FLAG = re.compile(r"--?[A-Za-z]")
 _BOX = re.compile(r"^[╭╰│]|[╮╯│]$")
 
 
@@ -39,7 +41,7 @@ def parse(options: type[T], arguments: Sequence[str], *, prog: str, default: Any
       SystemExit: after the help was asked for and printed.
     """
     flags = _flags(options)
-    arguments = _spell_out_bools(arguments, flags)
+    arguments = _join_repeated(_spell_out_bools(arguments, flags), flags)
     if any(a in ("-h", "--help") for a in arguments):
         _parse(options, ["--help"], prog, default)
     for argument in arguments:
@@ -130,6 +132,28 @@ def _spell_out_bools(arguments: Sequence[str], flags: dict[str, Any]) -> list[st
         else:
             spelt.append(argument)
     return spelt
+
+
+def _join_repeated(arguments: Sequence[str], flags: dict[str, Any]) -> list[str]:
+    """Return arguments with --log a ... --log b as --log a b ..."""
+    joined: list[str] = []
+    ends: dict[str, int] = {}  # of each flag of many values, where its next one goes
+    current = None
+    for argument in arguments:
+        words = [argument]
+        if _FLAG.match(argument):
+            name, _, value = argument.partition("=")
+            flag = name.replace("_", "-")
+            current = flag if get_origin(flags.get(flag)) is tuple else None
+            if current is not None:
+                words = [name] if current not in ends else []
+                words += [value] if value else []
+        place = len(joined) if current is None else ends.get(current, len(joined))
+        joined[place:place] = words
+        ends = {k: end + len(words) * (end > place) for k, end in ends.items()}
+        if current is not None:
+            ends[current] = place + len(words)
+    return joined
 
 
 def _one_line(box: str, prog: str) -> str:

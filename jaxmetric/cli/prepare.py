@@ -1,13 +1,14 @@
 """From options to a run that is ready: everything is checked, nothing written."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmetric.cli import configs, defaults, losses
+from jaxmetric.cli import configs, defaults, hooks, losses, texts
 from jaxmetric.cli.devices import ONE, Devices
 from jaxmetric.cli.errors import UsageError
-from jaxmetric.cli.options import TrainOptions
+from jaxmetric.cli.options import ModelOptions, TrainOptions
 from jaxmetric.cli.program import Program
 from jaxmetric.cli.split import (
     Split,
@@ -16,6 +17,7 @@ from jaxmetric.cli.split import (
     split_data,
     told_as_usage,
 )
+from jaxmetric.data.texts import is_text_file
 
 
 class Prepared(NamedTuple):
@@ -46,15 +48,21 @@ def prepare(options: TrainOptions, devices: Devices = ONE) -> Prepared:
     Raises:
       UsageError, DataError: the options, the data, or both together are a mistake.
     """
-    _check_numbers(options)
+    check_numbers(options)
+    hooks.check(options.run.log)
     if options.loss.name is not None:
         # Before the data is read, which may take a while.
-        losses.resolve(options.loss.name, _hyper(options))
-    split = split_data(options.data, options.model.input_shape)
+        losses.resolve(options.loss.name, hyper_of(options))
+    _check_text(options)
+    split = split_data(options.data, options.model.input_shape, text=options.text)
     options = _with_split(options, split)
+    if split.vocabulary is not None:
+        model = texts.section(options, split.vocabulary, split.vectors)
+        model["input_shape"] = tuple(model["input_shape"])
+        options = dataclasses.replace(options, model=ModelOptions(**model))
     options = defaults.fill(options, split.input_shape, class_sizes(split.train))
     assert options.loss.name is not None
-    loss = losses.resolve(options.loss.name, _hyper(options))
+    loss = losses.resolve(options.loss.name, hyper_of(options))
     _check_kind(options, split)
     sampler = make_sampler(
         split.train,
@@ -64,12 +72,19 @@ def prepare(options: TrainOptions, devices: Devices = ONE) -> Prepared:
     )
     devices.check_batch(sampler.num_classes, sampler.m_per_class)
     with told_as_usage():
-        program = Program(options, loss, split.train, sampler, devices=devices)
+        program = Program(
+            options,
+            loss,
+            split.train,
+            sampler,
+            devices=devices,
+            start=_start(options, split),
+        )
         program.trace()
     return Prepared(options, configs.to_mapping(options), loss, split, program)
 
 
-def _hyper(options: TrainOptions) -> dict[str, Any]:
+def hyper_of(options: TrainOptions) -> dict[str, Any]:
     """Return the hyper-parameters in the section of the loss, None for the default."""
     values = dataclasses.asdict(options.loss)
     return {key: value for key, value in values.items() if key != "name"}
@@ -85,7 +100,42 @@ def _with_split(options: TrainOptions, split: Split) -> TrainOptions:
         eval_data=None if data.eval_data is None else _absolute(data.eval_data),
         held_out=held_out,
     )
-    return dataclasses.replace(options, data=data)
+    text = options.text
+    if text.word_vectors is not None:
+        path = _absolute(text.word_vectors)
+        text = dataclasses.replace(text, word_vectors=path)
+    return dataclasses.replace(options, data=data, text=text)
+
+
+def _start(options: TrainOptions, split: Split) -> Any:
+    """Return what puts word vectors into an encoder of texts, None for any other."""
+    if split.vocabulary is None:
+        return None
+    return functools.partial(
+        texts.started,
+        vocabulary=split.vocabulary,
+        vectors=split.vectors,
+        ids=split.train.inputs,
+        seed=options.run.seed,
+    )
+
+
+def _check_text(options: TrainOptions) -> None:
+    """Refuse options of texts where there are none, and those of scores."""
+    for name, value in dataclasses.asdict(options.text).items():
+        if value is None:
+            continue
+        flag = name.replace("_", "-")
+        if not is_text_file(options.data.data):
+            raise UsageError(
+                f"--{flag} takes texts in a .tsv file, and {options.data.data} is "
+                "none. Leave it out."
+            )
+        if name in ("above", "below"):
+            raise UsageError(
+                f"--{flag} takes pairs with scores, and {options.data.data} has "
+                "labels. Leave it out."
+            )
 
 
 def _absolute(data: str) -> str:
@@ -93,7 +143,7 @@ def _absolute(data: str) -> str:
     return data if data == "digits" else str(Path(data).absolute())
 
 
-def _check_numbers(options: TrainOptions) -> None:
+def check_numbers(options: TrainOptions) -> None:
     """Require numbers in their range, whatever the data is."""
     optimization, run = options.optimization, options.run
     if optimization.steps is not None and optimization.epochs is not None:
@@ -104,6 +154,7 @@ def _check_numbers(options: TrainOptions) -> None:
         "warmup-epochs": (optimization.warmup_epochs, 0),
         "batch-classes": (optimization.batch_classes, 1),
         "m-per-class": (optimization.m_per_class, 1),
+        "batch-size": (options.pairs.batch_size, 1),
         "dim": (options.model.dim, 1),
         "image-size": (options.data.image_size, 1),
         "eval-every": (run.eval_every, 1),
@@ -127,8 +178,46 @@ def _check_numbers(options: TrainOptions) -> None:
 def _check_kind(options: TrainOptions, split: Split) -> None:
     """Refuse options that have no effect on this kind of model or data."""
     model, augment = options.model, options.augment
+    if model.kind == "towers":
+        raise UsageError(
+            "--model towers takes pairs: name the two sides with --query and --key, or "
+            "use another model."
+        )
+    if split.vocabulary is None:
+        _check_features(options, split)
+    ranges = {"shift": augment.shift, "rotation": augment.rotation}
+    ranges["scale"] = augment.scale
+    chosen = [name for name, value in ranges.items() if value]
+    if chosen and not augment.enabled:
+        raise UsageError(
+            f"--augment-{chosen[0]} has no effect with --no-augment. Leave out one."
+        )
+    if chosen and len(split.input_shape) == 1:
+        what = "rows of features" if split.vocabulary is None else "texts"
+        raise UsageError(
+            f"--augment-{chosen[0]} takes images, and {options.data.data} has {what}. "
+            "Leave it out."
+        )
+
+
+def _check_features(options: TrainOptions, split: Split) -> None:
+    """Refuse options that have no effect on images or rows of features."""
+    model = options.model
+    if model.kind in texts.KINDS:
+        raise UsageError(
+            f"--model {model.kind} takes texts in a .tsv file, and "
+            f"{options.data.data} is none. Leave it out."
+        )
+    for name in ("width", "depth", "heads", "trainable"):
+        if getattr(model, name) is not None:
+            raise UsageError(
+                f"--{name} is about encoders of texts, and {options.data.data} has "
+                "none. Leave it out."
+            )
     other = {"conv": ("hidden", "mlp"), "mlp": ("widths", "conv")}[model.kind or "mlp"]
     name, kind = other
+    if model.kind == "conv" and model.dropout is not None:
+        raise UsageError("--dropout has no effect on --model conv. Leave it out.")
     if getattr(model, name) is not None:
         raise UsageError(
             f"--{name} has no effect on --model {model.kind}. Leave it out, or use "
@@ -138,16 +227,4 @@ def _check_kind(options: TrainOptions, split: Split) -> None:
         raise UsageError(
             f"--model conv takes images, and {options.data.data} has rows of features. "
             "Use --model mlp."
-        )
-    ranges = {"shift": augment.shift, "rotation": augment.rotation}
-    ranges["scale"] = augment.scale
-    chosen = [name for name, value in ranges.items() if value]
-    if chosen and not augment.enabled:
-        raise UsageError(
-            f"--augment-{chosen[0]} has no effect with --no-augment. Leave out one."
-        )
-    if chosen and len(split.input_shape) == 1:
-        raise UsageError(
-            f"--augment-{chosen[0]} takes images, and {options.data.data} has rows of "
-            "features. Leave it out."
         )

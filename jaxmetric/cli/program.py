@@ -5,6 +5,7 @@ A run has one phase or two: softmax training against one learned proxy a class
 else starts afresh: the proxies are dropped, the optimiser and its schedule begin anew.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import optax
 
 import jaxmetric as jm
+from jaxmetric.cli.collapse import CollapseWatch
 from jaxmetric.cli.devices import ONE, Devices
 from jaxmetric.cli.losses import Loss, resolve
 from jaxmetric.cli.optimizers import make_optimizer
@@ -58,10 +60,11 @@ class Program:
     Args:
       options: filled in.
       loss: the one of the options, resolved.
-      train: what is trained on.
-      sampler: which rows make a batch.
+      train: what is trained on, a `Dataset` or what a subclass takes.
+      sampler: which rows make a batch, a `ClassSampler` or the like.
       devices: what it is computed on.
       data: `train` on the device, from another program; None puts it there.
+      start: a function (params, model_state) -> the same with which training begins.
 
     Attributes:
       devices: as given.
@@ -80,11 +83,12 @@ class Program:
         self,
         options: TrainOptions,
         loss: Loss,
-        train: jm.data.Dataset,
-        sampler: jm.data.ClassSampler,
+        train: Any,
+        sampler: Any,
         *,
         devices: Devices = ONE,
-        data: tuple[jax.Array, jax.Array] | None = None,
+        data: tuple[Any, Any] | None = None,
+        start: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     ):
         self.options, self.sampler, self.devices = options, sampler, devices
         self.num_classes = train.num_classes
@@ -92,6 +96,8 @@ class Program:
         self.embed_fn, self._params, self._model_state = jm.training.build_encoder(
             self.model, seed=options.run.seed
         )
+        if start is not None:
+            self._params, self._model_state = start(self._params, self._model_state)
         self.phases = _phases(options, loss, sampler.steps_per_epoch)
         self.total_steps = self.phases[-1].stop
         if data is None:
@@ -169,6 +175,11 @@ class Program:
 
         return step
 
+    def watch(self, phase: Phase) -> CollapseWatch:
+        """Return what notices a collapse in a phase."""
+        labels = self.sampler.labels[self.batch(0)]
+        return CollapseWatch(phase.loss, labels, self.num_classes, self.model["dim"])
+
     def batch(self, step: int) -> np.ndarray:
         """Return the row ids of the batch of a step of the run."""
         return self.sampler.batch(*divmod(step, self.sampler.steps_per_epoch))
@@ -182,13 +193,14 @@ class Program:
 
         def train_step(
             state: TrainState,
-            inputs: jax.Array,
-            labels: jax.Array,
+            inputs: Any,
+            labels: Any,
             rows: jax.Array,
             wishes: jax.Array | None = None,
         ) -> tuple[TrainState, jax.Array]:
+            inputs, labels = jax.tree.map(lambda x: x[rows], (inputs, labels))
             # Row ids are ids: a row that a small class repeats is not its own positive.
-            state, metrics = step(state, (inputs[rows], labels[rows], rows))
+            state, metrics = step(state, (inputs, labels, rows))
             told = [metrics[name] for name in METRICS]
             if wishes is not None:
                 told.append(jnp.max(wishes))
@@ -197,9 +209,8 @@ class Program:
 
         return train_step
 
-    def _placed(self, train: jm.data.Dataset) -> tuple[jax.Array, jax.Array]:
+    def _placed(self, train: Any) -> tuple[Any, Any]:
         """Return the training data on each device."""
-        assert train.labels is not None
         if self.devices.mesh is None:
             return jnp.asarray(train.inputs), jnp.asarray(train.labels)
         return self.devices.copied((train.inputs, train.labels))
@@ -212,9 +223,9 @@ class Program:
         self, phase: Phase, params: Any, model_state: Any, key: jax.Array
     ) -> TrainState:
         """Return a state at step 0 for the loss and optimiser of a phase."""
-        loss_params = {}
+        loss_params = phase.loss.learned()
         if phase.loss.has_proxies:
-            loss_params = {"proxies": self._proxies(phase)}
+            loss_params["proxies"] = self._proxies(phase)
         return TrainState.create(
             params, model_state, phase.optimizer, key=key, loss_params=loss_params
         )
@@ -237,7 +248,8 @@ class Program:
 def encoder_config(options: TrainOptions) -> dict[str, Any]:
     """Return the section `model` of a configuration, for `jaxmetric.models.build`."""
     section: dict[str, Any] = {}
-    for name in ("kind", "input_shape", "dim", "widths", "hidden"):
+    for field in dataclasses.fields(options.model):
+        name = field.name
         value = getattr(options.model, name)
         if value is not None:
             section[name] = list(value) if isinstance(value, tuple) else value
@@ -263,11 +275,19 @@ def augmented(embed_fn: EmbedFn, options: AugmentOptions) -> EmbedFn:
         if train:
             assert key is not None
             key, augment_key = jax.random.split(key)
-            images = jm.data.to_float(inputs)
-            inputs = jm.data.augment(augment_key, images, **ranges)
+            inputs = _changed(augment_key, inputs, ranges)
         return embed_fn(params, model_state, inputs, key=key, train=train)
 
     return embed_augmented
+
+
+def _changed(key: jax.Array, inputs: Any, ranges: dict[str, float]) -> Any:
+    """Return images changed at random, of two sides each that holds images."""
+    if isinstance(inputs, tuple):
+        keys = jax.random.split(key, len(inputs))
+        sides = zip(keys, inputs, strict=True)
+        return tuple(_changed(k, x, ranges) if x.ndim == 4 else x for k, x in sides)
+    return jm.data.augment(key, jm.data.to_float(inputs), **ranges)
 
 
 def named_metrics(values: np.ndarray) -> dict[str, float]:

@@ -3,9 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 Record = dict[str, Any]
 
@@ -50,6 +50,12 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+class Taker(Protocol):
+    """Whoever is told of every record; it must not raise."""
+
+    def write(self, record: Record) -> None: ...  # noqa: D102
+
+
 class Log:
     """metrics.jsonl of a run, open for more records.
 
@@ -59,10 +65,12 @@ class Log:
 
     Attributes:
       records: all that the file holds.
+      hooks: who gets each further record too, once it is in the file.
     """
 
     def __init__(self, path: Path | None, *, step: int):
         self.records: list[Record] = []
+        self.hooks: Sequence[Taker] = ()
         self._file = None
         if path is not None:
             self.records = [r for r in read_records(path) if r["step"] <= step]
@@ -83,6 +91,8 @@ class Log:
             self._file.write(line + "\n")
             self._file.flush()
         self.records.append(json.loads(line))
+        for hook in self.hooks:
+            hook.write(self.records[-1])
 
     def find(self, kind: str, step: int) -> Record | None:
         """Return the values of a record of a kind and step, None if there is none."""

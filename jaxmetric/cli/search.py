@@ -111,7 +111,11 @@ def _index_path(options: SearchOptions, encoder: Encoder) -> Path:
 def _load(data: str, encoder: Encoder, options: SearchOptions) -> jm.data.Dataset:
     """Return a data set that the encoder takes."""
     return load_like(
-        data, encoder.shape, on_error=options.on_error, require_labels=False
+        data,
+        encoder.shape,
+        on_error=options.on_error,
+        require_labels=False,
+        vocabulary=encoder.vocabulary,
     )
 
 

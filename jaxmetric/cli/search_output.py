@@ -14,6 +14,8 @@ from jaxmetric.cli.calibration import Calibration
 _LEFT_WIDTH, _CELL_WIDTH = 30, 12
 # Queries in the table, and queries and neighbours in the picture.
 _MOST_LINES, _MOST_QUERIES, _MOST_NEIGHBORS = 20, 8, 10
+# Letters of a text in the table.
+_MOST_LETTERS = 60
 
 
 class Answer(NamedTuple):
@@ -197,12 +199,17 @@ def _is_right(answer: Answer) -> np.ndarray | None:
 
 
 def _label(data: jm.data.Dataset, row: int) -> dict[str, str]:
-    """Return the class of a row under its name, nothing where it has none."""
+    """Return the class of a row and its text under their names, where it has them."""
     name = name_of(data, row)
-    return {} if name is None else {"label": name}
+    found = {} if name is None else {"label": name}
+    return found if data.texts is None else {**found, "text": data.texts[row]}
 
 
 def _in_words(data: jm.data.Dataset, row: int) -> str:
-    """Return a row with its class: 12 (cat)."""
+    """Return a row with its class: 12 (cat); of a text what it says."""
     name = name_of(data, row)
-    return f"{row}" if name is None else f"{row} ({name})"
+    words = f"{row}" if name is None else f"{row} ({name})"
+    if data.texts is None:
+        return words
+    text = data.texts[row]
+    return f"{words} {text[:_MOST_LETTERS]}{'…' if len(text) > _MOST_LETTERS else ''}"

@@ -1,6 +1,7 @@
 """The data of a run: loaded, split by class, checked before anything is written."""
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -8,9 +9,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 import jaxmetric as jm
+from jaxmetric.cli import texts
 from jaxmetric.cli.errors import UsageError
-from jaxmetric.cli.options import DataOptions, OptimizationOptions
+from jaxmetric.cli.options import DataOptions, OptimizationOptions, TextOptions
 from jaxmetric.cli.values import suggestion
+from jaxmetric.data import Vocabulary, WordVectors
+from jaxmetric.data.texts import is_text_file
 
 
 class Split(NamedTuple):
@@ -22,6 +26,8 @@ class Split(NamedTuple):
       notes: lines on what is odd but no mistake.
       skipped: files that could not be read.
       sha256: of everything in both.
+      vocabulary: of texts, None for anything else.
+      vectors: of the words of texts, where they are given.
     """
 
     name: str
@@ -30,6 +36,8 @@ class Split(NamedTuple):
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
     sha256: str
+    vocabulary: Vocabulary | None = None
+    vectors: WordVectors | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -57,12 +65,17 @@ def load_like(
     on_error: Literal["stop", "skip"],
     image_size: int | None = None,
     require_labels: bool = True,
+    vocabulary: Vocabulary | None = None,
 ) -> jm.data.Dataset:
     """Return a data set, images brought to the size and channels of `shape`.
+
+    With a vocabulary it is of texts, turned into its tokens.
 
     Raises:
       UsageError: the data cannot be used, or is of another kind or width.
     """
+    if vocabulary is not None or (shape is None and is_text_file(data)):
+        return _load_texts(data, vocabulary, require_labels=require_labels)
     size: int | tuple[int, int] | None = image_size
     channels = None
     if shape is not None and len(shape) == 3:
@@ -85,16 +98,59 @@ def load_like(
     return loaded
 
 
-def split_data(options: DataOptions, shape: Sequence[int] | None) -> Split:
+def _load_texts(
+    data: str, vocabulary: Vocabulary | None, *, require_labels: bool
+) -> jm.data.Dataset:
+    """Return texts as tokens; without a vocabulary, yet, as the numbers of their rows.
+
+    Raises:
+      UsageError: the file cannot be used, or is of something else.
+    """
+    if not is_text_file(data):
+        raise UsageError(
+            f"{data}: is no .tsv file, and the run was trained on texts. Give lines of "
+            "label<tab>text."
+        )
+    with told_as_usage():
+        found = jm.data.load_texts(data, require_labels=require_labels)
+    if isinstance(found, jm.data.ScoredTexts):
+        raise UsageError(
+            f"{data}: holds scored pairs, and labelled texts are wanted. Give lines of "
+            "label<tab>text."
+        )
+    rows = np.arange(len(found), dtype=np.int32)[:, None]
+    if vocabulary is not None:
+        rows = vocabulary.encode(found.texts)
+    return jm.data.Dataset(
+        rows,
+        found.labels,
+        found.class_names,
+        found.name,
+        notes=found.notes,
+        texts=found.texts,
+    )
+
+
+def split_data(
+    options: DataOptions,
+    shape: Sequence[int] | None,
+    *,
+    text: TextOptions | None = None,
+    vocabulary: Vocabulary | None = None,
+) -> Split:
     """Return the classes to train on and those held out.
 
     Args:
       options: the section of the data.
       shape: that examples must have, None for any.
+      text: the section of texts.
+      vocabulary: that texts are read with; None makes one of the training texts.
 
     Raises:
       UsageError: the data cannot be used or split in this way.
     """
+    is_text = is_text_file(options.data)
+    shape = None if is_text else shape
     loaded = load_like(
         options.data, shape, on_error=options.on_error, image_size=options.image_size
     )
@@ -103,9 +159,13 @@ def split_data(options: DataOptions, shape: Sequence[int] | None) -> Split:
             raise UsageError(
                 "--eval-data and --held-out exclude each other. Leave one of them out."
             )
-        other = load_like(
-            options.eval_data, loaded.inputs.shape[1:], on_error=options.on_error
-        )
+        like = None if is_text else loaded.inputs.shape[1:]
+        other = load_like(options.eval_data, like, on_error=options.on_error)
+        if is_text != (other.texts is not None):
+            raise UsageError(
+                f"--eval-data {options.eval_data}: is of another kind than "
+                f"{options.data}. Give texts for texts."
+            )
         train, held_out = loaded, other
         notes, skipped = loaded.notes + other.notes, loaded.skipped + other.skipped
     else:
@@ -125,7 +185,18 @@ def split_data(options: DataOptions, shape: Sequence[int] | None) -> Split:
             f"{options.data}: has a single class to train on. Give at least two."
         )
     digest = _sha256(train, held_out)
-    return Split(loaded.name, train, held_out, notes, skipped, digest)
+    if not is_text:
+        return Split(loaded.name, train, held_out, notes, skipped, digest)
+    assert train.texts is not None
+    vectors = None
+    if vocabulary is None:
+        # Of the training texts alone: what is held out is not to be seen.
+        made = texts.make_vocabulary(train.texts, text or TextOptions())
+        vocabulary, vectors = made
+    train, held_out = (texts.encoded(data, vocabulary) for data in (train, held_out))
+    return Split(
+        loaded.name, train, held_out, notes, skipped, digest, vocabulary, vectors
+    )
 
 
 def make_sampler(
@@ -233,7 +304,13 @@ def _renumber(data: jm.data.Dataset) -> jm.data.Dataset:
     assert data.labels is not None
     present, labels = np.unique(data.labels, return_inverse=True)
     names = tuple(data.class_names[c] for c in present)
-    return jm.data.Dataset(data.inputs, labels.astype(np.int32), names, data.name)
+    return dataclasses.replace(
+        data,
+        labels=labels.astype(np.int32),
+        class_names=names,
+        skipped=(),
+        notes=(),
+    )
 
 
 def _sha256(*sets: jm.data.Dataset) -> str:
@@ -245,4 +322,6 @@ def _sha256(*sets: jm.data.Dataset) -> str:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digest.update(repr(data.class_names).encode())
+        if data.texts is not None:
+            digest.update(repr(data.texts).encode())
     return digest.hexdigest()

@@ -38,17 +38,28 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def print_table(title: str, blocks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print one row of retrieval metrics for each block."""
+def print_table(
+    title: str,
+    blocks: Mapping[str, Mapping[str, Any]],
+    columns: Mapping[str, str] = _COLUMNS,
+) -> None:
+    """Print one row of retrieval metrics for each block.
+
+    Args:
+      title: above the table.
+      blocks: metrics by name, the one called "trained" in bold.
+      columns: headings by metric; a metric that no block has is left out.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    for heading in _COLUMNS.values():
-        table.add_column(heading, justify="right")
+    known = [key for key in columns if any(key in block for block in blocks.values())]
+    for key in known:
+        table.add_column(columns[key], justify="right")
     for name, metrics in blocks.items():
-        cells = [_percent(metrics.get(key)) for key in _COLUMNS]
+        cells = [_percent(metrics.get(key)) for key in known]
         table.add_row(name, *cells, style="bold" if name == "trained" else None)
     Console(highlight=False, soft_wrap=True).print(table)
 

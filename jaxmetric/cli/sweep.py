@@ -10,16 +10,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmetric.cli import folders, measure
+from jaxmetric.cli import folders, hooks, measure
 from jaxmetric.cli import sweep_results as results
 from jaxmetric.cli.errors import DivergedError, UsageError
 from jaxmetric.cli.options import SweepOptions
 from jaxmetric.cli.prepare import Prepared, prepare
 from jaxmetric.cli.program import METRICS, named_metrics
 from jaxmetric.cli.progress import Progress
+from jaxmetric.cli.records import read_records
 from jaxmetric.cli.signals import Interrupted, Interrupts
 from jaxmetric.cli.sweep_grid import Grid, Point, options_of, read_grid
 from jaxmetric.cli.sweep_program import SweepProgram, use_all_cores
+from jaxmetric.data.texts import is_text_file
 
 _MAX_SKIPPED = 10
 _MAX_LINES = 1000
@@ -76,6 +78,7 @@ def sweep(options: SweepOptions, command: str, interrupts: Interrupts) -> None:
             f"steps in a row, in all {grid.num_models:,} models. Their numbers are in "
             f"{folder / results.RESULTS}. Try a lower --learning-rate."
         )
+    interrupts.run_aside(lambda: _log_best(options, best, folder))
     results.print_table(result)
     _tell_end(result, best, training, folder)
 
@@ -210,6 +213,12 @@ def _prepare(options: SweepOptions) -> tuple[Prepared, Grid]:
     together = options.grid.together
     if together is not None and together < 1:
         raise UsageError(f"--together must be at least 1, got {together}. Use 16.")
+    hooks.check(options.log)
+    if is_text_file(options.data.data):
+        raise UsageError(
+            f"{options.data.data}: holds texts, which sweep does not take. Use train "
+            "with several values, one after the other."
+        )
     name = options.loss.name
     # Before the data is read, where that is possible.
     grid = None if name is None else read_grid(options, name)
@@ -278,6 +287,21 @@ def _best(result: results.Outcome, training: Training) -> results.Best:
         measure.evaluate(rows, held_out.labels),
         training.records_of(index),
     )
+
+
+def _log_best(options: SweepOptions, best: results.Best, folder: Path) -> None:
+    """Tell the hooks all that is on record of the best model."""
+    run = folder / results.BEST
+    opened = hooks.open_hooks(
+        options.log,
+        run,
+        config=best.prepared.config,
+        records=read_records(run / folders.METRICS),
+        name=f"{folder.name}-best",
+    )
+    hooks.show_hooks(opened, best.prepared, run, best.state)
+    for hook in opened:
+        hook.close()
 
 
 def _tell_beginning(prepared: Prepared, grid: Grid, program: SweepProgram) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 import jax
 
 import jaxmetric as jm
-from jaxmetric.cli import configs, devices, folders, measure, outcome, summary
+from jaxmetric.cli import configs, devices, folders, summary
 from jaxmetric.cli.distributed import Processes
 from jaxmetric.cli.errors import DivergedError, UsageError
+from jaxmetric.cli.hooks import open_hooks, show_hooks
 from jaxmetric.cli.loop import Loop
 from jaxmetric.cli.options import TrainOptions
-from jaxmetric.cli.prepare import Prepared, prepare
 from jaxmetric.cli.progress import Progress
 from jaxmetric.cli.records import Log
-from jaxmetric.cli.report.ending import write_report
 from jaxmetric.cli.signals import Interrupted, Interrupts
+from jaxmetric.cli.subjects import Subject, prepare_subject
 
 
 def train(
@@ -41,19 +41,20 @@ def train(
         _resume(options, command, interrupts, processes)
         return
     processes.first(lambda: folders.check_out(options.out))
-    prepared = _prepared(options, processes)
+    subject = _prepared(options, processes)
     folder = None
 
     def make() -> str:
-        name, config = prepared.split.name, prepared.config
-        return str(folders.make_folder(options.out, name, config))
+        prepared = subject.prepared
+        name, config, files = prepared.split.name, prepared.config, subject.files()
+        return str(folders.make_folder(options.out, name, config, files))
 
     try:
         with interrupts.held():
             folder = Path(processes.first(make))
-        _tell_beginning(prepared, folder)
+        _tell_beginning(subject, folder)
         with _lock(folder, processes):
-            _run(prepared, folder, command, interrupts, processes, is_resumed=False)
+            _run(subject, folder, command, interrupts, processes, is_resumed=False)
     except Interrupted as error:
         if folder is None or str(error):
             raise
@@ -61,24 +62,25 @@ def train(
         raise Interrupted(text) from None
 
 
-def _prepared(options: TrainOptions, processes: Processes) -> Prepared:
+def _prepared(options: TrainOptions, processes: Processes) -> Subject:
     """Return the run, ready and the same in all processes."""
 
-    def make() -> Prepared:
+    def make() -> Subject:
         count = processes.count
-        return prepare(options, devices.choose(options.devices, num_processes=count))
+        chosen = devices.choose(options.devices, num_processes=count)
+        return prepare_subject(options, chosen)
 
-    prepared = processes.each(make)
-    identity = outcome.identity(prepared)
+    subject = processes.each(make)
+    identity = subject.identity()
     processes.check_alike(
         {
             "options": identity["config_sha256"],
             "data": identity["data_sha256"],
-            "devices": prepared.program.devices.count,
+            "devices": subject.prepared.program.devices.count,
             "versions": [jm.__version__, jax.__version__],
         }
     )
-    return prepared
+    return subject
 
 
 @contextlib.contextmanager
@@ -119,13 +121,13 @@ def _resume(
             print(f"{folder}: is finished, after {found.get('steps', 0):,} steps.")
             _tell_next(folder, options.data.data)
             return
-        prepared = _prepared(options, processes)
-        _tell_beginning(prepared, folder)
-        _run(prepared, folder, command, interrupts, processes, is_resumed=True)
+        subject = _prepared(options, processes)
+        _tell_beginning(subject, folder)
+        _run(subject, folder, command, interrupts, processes, is_resumed=True)
 
 
 def _run(
-    prepared: Prepared,
+    subject: Subject,
     folder: Path,
     command: str,
     interrupts: Interrupts,
@@ -134,29 +136,43 @@ def _run(
     is_resumed: bool,
 ) -> None:
     """Train in a folder that is ours, from its newest checkpoint or the beginning."""
-    identity = outcome.identity(prepared)
+    prepared, identity = subject.prepared, subject.identity()
     step = 0
     if is_resumed:
         step = processes.first(lambda: _checked_step(folder, identity))
     path = folder / folders.METRICS if processes.is_first else None
-    with Log(path, step=step) as log:
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(Log(path, step=step))
         log.records = processes.first(lambda: log.records)
+        if processes.is_first:
+            # The network may take its time, and a signal should not wait for it.
+            log.hooks = interrupts.run_aside(
+                lambda: open_hooks(
+                    prepared.options.run.log,
+                    folder,
+                    config=prepared.config,
+                    records=log.records,
+                )
+            )
+            for hook in log.hooks:
+                stack.callback(hook.close)
         loop = Loop(
             prepared.program,
             folder=folder,
             metadata=identity,
             log=log,
-            evaluate=_evaluation(prepared),
+            evaluate=subject.evaluation(),
             interrupts=interrupts,
             processes=processes,
         )
         if is_resumed:
             loop.restore()
         try:
-            blocks = _train(prepared, loop, log, interrupts)
+            blocks = _train(subject, loop, log, interrupts)
             if processes.is_first:
                 state = prepared.program.devices.local(loop.state)
-                outcome.write_figures(prepared, folder, log.records, state)
+                subject.write_figures(folder, log.records, state)
+                show_hooks(log.hooks, prepared, folder, state)
         except Interrupted:
             loop.finish()
             raise Interrupted(
@@ -170,46 +186,32 @@ def _run(
                 "lower --learning-rate."
             ) from error
         if processes.is_first:
-            told = outcome.describe(prepared, loop, command) | blocks
+            told = subject.describe(loop, command) | blocks
             with interrupts.held():
                 summary.write_summary(folder / folders.SUMMARY, told)
             state = prepared.program.devices.local(loop.state)
-            write_report(prepared, folder, log.records, state, told)
-    _tell_end(prepared, folder, loop, blocks)
+            subject.write_report(folder, log.records, state, told)
+    _tell_end(subject, folder, loop, blocks)
 
 
 def _train(
-    prepared: Prepared, loop: Loop, log: Log, interrupts: Interrupts
-) -> dict[str, measure.Metrics]:
+    subject: Subject, loop: Loop, log: Log, interrupts: Interrupts
+) -> dict[str, dict[str, Any]]:
     """Take the steps that are left, and return the metrics before and after."""
-    held_out, plain = prepared.split.held_out, prepared.options.plain or None
-    pixels = log.find("pixels", 0)
-    if pixels is None:
-        spread = prepared.program.devices
-        pixels = interrupts.run_aside(lambda: measure.evaluate_pixels(held_out, spread))
-        log.write({"step": 0, "kind": "pixels", **pixels})
+    prepared, kind = subject.prepared, subject.baseline_kind
+    plain = prepared.options.plain or None
+    baseline = log.find(kind, 0)
+    if baseline is None:
+        baseline = interrupts.run_aside(subject.baseline)
+        log.write({"step": 0, "kind": kind, **baseline})
     with Progress(total_steps=prepared.program.total_steps, plain=plain) as bar:
         loop.run(bar)
     trained = loop.evaluate_now()
     untrained = log.find("eval", 0)
     if untrained is None:
-        state, evaluate = prepared.program.initial_state(), _evaluation(prepared)
+        state, evaluate = prepared.program.initial_state(), subject.evaluation()
         untrained = evaluate(state.params, state.model_state)
-    return {"untrained": untrained, "pixels": pixels, "trained": trained}
-
-
-def _evaluation(prepared: Prepared) -> Any:
-    """Return a function (params, model_state) -> metrics on the held-out classes."""
-    held_out = prepared.split.held_out
-    assert held_out.labels is not None
-    labels, spread = held_out.labels, prepared.program.devices
-    embed = measure.embedder(prepared.program.embed_fn, spread)
-
-    def evaluate(params: Any, model_state: Any) -> measure.Metrics:
-        rows = embed(params, model_state, held_out.inputs)
-        return measure.evaluate_spread(spread, rows, labels)
-
-    return evaluate
+    return {"untrained": untrained, kind: baseline, "trained": trained}
 
 
 def _checked_step(folder: Path, identity: Mapping[str, Any]) -> int:
@@ -248,45 +250,27 @@ def _to_go_on(folder: Path) -> str:
     return f"To go on: {shlex.join(['jaxmetric', 'train', '--resume', str(folder)])}"
 
 
-def _tell_beginning(prepared: Prepared, folder: Path) -> None:
+def _tell_beginning(subject: Subject, folder: Path) -> None:
     """Print what is about to happen."""
-    split, program = prepared.split, prepared.program
-    for note in split.notes:
-        print(f"Note: {note}")
-    if split.skipped:
-        print(f"Note: {len(split.skipped)} files skipped, first: {split.skipped[0]}")
-    print(
-        f"{split.name}: {len(split.train):,} rows of {split.train.num_classes:,} "
-        f"classes to train on, {len(split.held_out):,} of "
-        f"{split.held_out.num_classes:,} held out; {prepared.loss.name}, "
-        f"{program.total_steps:,} steps of {program.sampler.num_classes} x "
-        f"{program.sampler.m_per_class}; {folder}",
-        flush=True,
-    )
+    *notes, last = subject.beginning()
+    for note in notes:
+        print(note)
+    print(f"{last}; {folder}", flush=True)
 
 
 def _tell_end(
-    prepared: Prepared,
+    subject: Subject,
     folder: Path,
     loop: Loop,
     blocks: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Print the table and the next command."""
-    held_out = prepared.split.held_out
-    title = (
-        f"Retrieval among {len(held_out):,} rows of {held_out.num_classes:,} classes "
-        "never seen"
-    )
-    shown = dict(blocks)
-    if not held_out.is_image:
-        shown = {"untrained": blocks["untrained"], "raw features": blocks["pixels"]}
-        shown["trained"] = blocks["trained"]
-    summary.print_table(title, shown)
+    subject.print_table(blocks)
     print(
         f"Compiled in {loop.seconds['compile']:.1f} s, trained in "
         f"{loop.seconds['train']:.1f} s; everything is in {folder}"
     )
-    _tell_next(folder, prepared.options.data.data)
+    _tell_next(folder, subject.prepared.options.data.data)
 
 
 def _tell_next(folder: Path, data: str) -> None:

@@ -2,6 +2,7 @@
 
 from jaxmetric.cli import calibration, configs, evaluate, folders, summary
 from jaxmetric.cli.options import ReportOptions, TrainOptions
+from jaxmetric.cli.paired import reporting, runs
 from jaxmetric.cli.records import read_records
 from jaxmetric.cli.report.gather import gather, read_sweep
 from jaxmetric.cli.report.page import REPORT, write_page
@@ -14,10 +15,14 @@ def report(options: ReportOptions) -> None:
     Raises:
       UsageError, CheckpointError, DataError: mistakes; nothing has been written.
     """
+    if runs.is_paired(options.run):
+        path = reporting.report(options.run)
+        print(f"{path}: the report of {options.run}; open it in a browser")
+        return
     encoder = evaluate.load_encoder(options.run)
     folder = encoder.folder
     config = configs.read_config(folder / folders.CONFIG, TrainOptions)
-    split = split_data(config.data, encoder.shape)
+    split = split_data(config.data, encoder.shape, vocabulary=encoder.vocabulary)
     told = summary.read_summary(folder / folders.SUMMARY) or {}
     notes = [] if told else ["The run has not finished: this is how far it came."]
     sha256 = told.get("data", {}).get("sha256")

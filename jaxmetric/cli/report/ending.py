@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ def write_report(
     Raises:
       Interrupted: a signal has come; the run is finished all the same.
     """
-    again = shlex.join(["jaxmetric", "report", str(folder)])
-    try:
+
+    def write() -> None:
         from jaxmetric.cli.report.gather import gather, read_sweep
         from jaxmetric.cli.report.page import REPORT, write_page
 
@@ -50,6 +50,19 @@ def write_report(
             sweep=read_sweep(folder, told),
         )
         write_page(folder / REPORT, facts, held_out.inputs)
+
+    guarded(folder, write)
+
+
+def guarded(folder: Path, write: Callable[[], None]) -> None:
+    """Write the report of a run that is finished; what goes wrong is told in one line.
+
+    Raises:
+      Interrupted: a signal has come.
+    """
+    again = shlex.join(["jaxmetric", "report", str(folder)])
+    try:
+        write()
     except Interrupted:
         raise Interrupted(
             f"{folder}: the run is finished, its report is not. To write it: {again}"

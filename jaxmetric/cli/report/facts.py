@@ -141,6 +141,7 @@ class Facts(NamedTuple):
       notes: what is odd.
       calibrated: the threshold that `jaxmetric calibrate` has kept, and the rate of
         false accepts that was asked for; None where it has not.
+      texts: what the held-out rows say, None where they are no texts.
     """
 
     name: str
@@ -160,3 +161,32 @@ class Facts(NamedTuple):
     is_image: bool
     notes: tuple[str, ...]
     calibrated: tuple[float, float] | None = None
+    texts: tuple[str, ...] | None = None
+
+
+class Told(NamedTuple):
+    """What every report of a run of pairs tells.
+
+    Attributes:
+      name: of the run.
+      title: what was measured.
+      config, summary, records: of its files; the summary is empty for a run that was
+        cut.
+      columns: headings of metrics, the most important first.
+      data: words on the data, name to value.
+      notes: what is odd.
+    """
+
+    name: str
+    title: str
+    config: Mapping[str, Mapping[str, Any]]
+    summary: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
+    columns: Mapping[str, str]
+    data: Mapping[str, str]
+    notes: Sequence[str] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """No classes are held out."""
+        return ()

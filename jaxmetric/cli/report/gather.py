@@ -69,7 +69,7 @@ def gather(
         summary=summary,
         records=records,
         data=_told_of_data(config, summary, held_out),
-        blocks=_blocks(summary, records, is_image=held_out.is_image),
+        blocks=_blocks(summary, records, held_out),
         metrics={name: interval(found.scores[name]) for name in METRICS},
         num_queries=int(found.scores["num_queries"].sum()),
         queries=_worst(labels, names, found),
@@ -80,6 +80,7 @@ def gather(
         sweep=sweep,
         is_image=held_out.is_image,
         notes=tuple(notes),
+        texts=held_out.texts,
     )
 
 
@@ -126,7 +127,9 @@ def _worst(
 
 
 def _blocks(
-    summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], *, is_image: bool
+    summary: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    held_out: jm.data.Dataset,
 ) -> dict[str, Mapping[str, Any]]:
     """Return the metrics before and after, from the log where there is no summary."""
     evals = [r for r in records if r.get("kind") == "eval"]
@@ -134,10 +137,17 @@ def _blocks(
     last = evals[-1] if evals and evals[-1]["step"] > 0 else None
     found = {
         "untrained": summary.get("untrained") or next(iter(evals), None),
-        "pixels" if is_image else "raw features": summary.get("pixels") or pixels,
+        _raw(held_out): summary.get("pixels") or pixels,
         "trained": summary.get("trained") or last,
     }
     return {name: block for name, block in found.items() if isinstance(block, Mapping)}
+
+
+def _raw(data: jm.data.Dataset) -> str:
+    """Return what the metrics of the raw inputs are called."""
+    if data.texts is not None:
+        return "tf-idf"
+    return "pixels" if data.is_image else "raw features"
 
 
 def _told_of_data(
@@ -153,6 +163,8 @@ def _told_of_data(
     told["an example"] = (
         f"image of {shape}" if held_out.is_image else f"{shape} numbers"
     )
+    if held_out.texts is not None:
+        told["an example"] = f"text of up to {shape} tokens"
     return told
 
 

@@ -129,7 +129,8 @@
     const name = document.createElement("b");
     name.textContent = data.names[data.of[i]];
     const more = document.createElement("div");
-    more.textContent = `row ${data.row[i]}, nearest: ${data.wrong[i] ? "another class" : "same class"}`;
+    const called = data.called ? data.called[i] : `row ${data.row[i]}`;
+    more.textContent = `${called}, nearest: ${data.nearest[data.wrong[i]]}`;
     tip.append(name, more);
     const [x, y] = placeOf(i), [w, h] = size();
     tip.dataset.place = `${x} ${y}`;

@@ -32,7 +32,16 @@ def measure_pairs(embeddings: np.ndarray, labels: np.ndarray) -> Pairs | None:
         is_same = np.repeat([True, False], [pairs[0].shape[1], pairs[1].shape[1]])
     if is_same.all() or not is_same.any():
         return None
-    distances = _distances(embeddings, i, j)
+    return measure_distances(_distances(embeddings, i, j), is_same)
+
+
+def measure_distances(distances: np.ndarray, is_same: np.ndarray) -> Pairs:
+    """Return what distances tell of pairs, of both kinds and at most 262,144.
+
+    Args:
+      distances: [pairs].
+      is_same: [pairs] bool.
+    """
     same, different = distances[is_same], distances[~is_same]
     edges = np.linspace(0, max(float(distances.max()), 1e-6), _BINS + 1)
     return Pairs(

@@ -50,7 +50,7 @@ def training(records: Sequence[Mapping[str, Any]]) -> str:
             y=y,
             title=f"{panel.title} over the steps",
             marks=marks,
-            is_percent=panel.top == 1.0,
+            is_percent=panel.is_share,
         )
         found.append(figure(title, drawn, legend))
     if not found:
@@ -64,8 +64,18 @@ def training(records: Sequence[Mapping[str, Any]]) -> str:
     return f'<div class="charts">{"".join(found)}</div>{note}'
 
 
-def distances(pairs: Pairs, calibrated: tuple[float, float] | None = None) -> str:
-    """Return the histograms of both kinds of pairs, with the thresholds."""
+def distances(
+    pairs: Pairs,
+    calibrated: tuple[float, float] | None = None,
+    of: tuple[str, str] = ("same class", "different classes"),
+) -> str:
+    """Return the histograms of both kinds of pairs, with the thresholds.
+
+    Args:
+      pairs: their distances.
+      calibrated: see `Facts`.
+      of: what pairs of the two kinds are called.
+    """
     marks = [Mark(pairs.threshold, f"equal error {pairs.threshold:.3f}")]
     if calibrated is not None and calibrated[0] <= pairs.edges[-1]:
         marks.append(Mark(calibrated[0], f"calibrated {calibrated[0]:.3f}"))
@@ -83,8 +93,8 @@ def distances(pairs: Pairs, calibrated: tuple[float, float] | None = None) -> st
         is_percent=True,
     )
     legend = [
-        ("green", f"same class, {pairs.num_same:,} pairs"),
-        ("red", f"different classes, {pairs.num_different:,} pairs"),
+        ("green", f"{of[0]}, {pairs.num_same:,} pairs"),
+        ("red", f"{of[1]}, {pairs.num_different:,} pairs"),
     ]
     return figure("Share of pairs at each distance", drawn, legend)
 

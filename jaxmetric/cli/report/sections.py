@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxmetric.cli.report.escape import escape, plain
-from jaxmetric.cli.report.facts import Confusion, Facts, Pairs, Query
+from jaxmetric.cli.report.facts import Confusion, Facts, Pairs, Query, Told
 from jaxmetric.cli.sweep_figure import MAP_AT_R, word
 
 _NAMES = {
@@ -18,8 +18,10 @@ _NAMES = {
 _COMPARED = ("recall_at_1", MAP_AT_R, "r_precision")
 _MOST_NAMES, _MOST_MODELS = 500, 40
 
-# A row as a picture's data URI; None where rows are no images.
-Pictures = Callable[[int], str] | None
+# A row as a picture's data URI; the texts of all rows; None where rows are neither.
+Pictures = Callable[[int], str] | Sequence[str] | None
+# Letters of a text that a tip or a card has room for.
+_MOST_LETTERS = 200
 
 
 def headline(facts: Facts) -> str:
@@ -28,14 +30,14 @@ def headline(facts: Facts) -> str:
     for key in ("recall_at_1", MAP_AT_R):
         found = facts.metrics.get(key)
         if found is not None and math.isfinite(found.value):
-            parts.append(f"<b>{_name(key)} {_percent(found.value)}</b>")
+            parts.append(f"<b>{_name(key)} {percent(found.value)}</b>")
     trained = facts.summary.get("classes", {}).get("train", facts.classes)
     is_new = not set(trained) & set(facts.classes)
     what = "classes never seen in training" if is_new else "held-out classes"
     return f"{' and '.join(parts)} on {len(facts.classes):,} {what}"
 
 
-def about(facts: Facts) -> str:
+def about(facts: Facts | Told) -> str:
     """Return what was trained on what."""
     summary = facts.summary
     told = {**facts.data}
@@ -64,7 +66,7 @@ def about(facts: Facts) -> str:
     if "command" in summary:
         told["command"] = summary["command"]
     lines = "".join(
-        f"<dt>{escape(k)}</dt><dd>{_breakable(v)}</dd>" for k, v in told.items() if v
+        f"<dt>{escape(k)}</dt><dd>{breakable(v)}</dd>" for k, v in told.items() if v
     )
     return f'<dl class="facts">{lines}</dl>{_config(facts)}{_classes(facts)}'
 
@@ -78,19 +80,19 @@ def metrics(facts: Facts) -> str:
         low, high = 100 * found.low, 100 * found.high
         lines.append(
             f"<tr><th scope='row'>{escape(_name(key))}</th>"
-            f"<td class='number'>{_percent(found.value)}</td>"
+            f"<td class='number'>{percent(found.value)}</td>"
             f"<td class='number'>{low:.2f} to {high:.2f} %</td>"
             "<td class='interval' aria-hidden='true'><span>"
             f"<i style='left:{low:.2f}%;width:{max(high - low, 0.4):.2f}%'></i>"
             f"<b style='left:{100 * found.value:.2f}%'></b></span></td></tr>"
         )
     if not lines:
-        return _quiet("No query has another row of its class to find.")
+        return quiet("No query has another row of its class to find.")
     return (
         "<div class='wide'><table><thead><tr><th>metric</th><th class='number'>value"
         "</th><th class='number'>95 % interval</th><th class='interval'>0 to 100 %</th>"
         f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-        + _quiet(
+        + quiet(
             f"Averages of {facts.num_queries:,} queries, each among all other held-out "
             "rows. The intervals tell how they would vary over other queries of these "
             "classes (bootstrap), not over other classes."
@@ -98,12 +100,21 @@ def metrics(facts: Facts) -> str:
     )
 
 
-def before_and_after(facts: Facts) -> str:
-    """Return bars of the untrained encoder, the raw inputs and the trained encoder."""
+def before_and_after(
+    blocks: Mapping[str, Mapping[str, Any]], compared: Mapping[str, str] | None = None
+) -> str:
+    """Return bars of the untrained encoder, what is to be beaten, and the trained one.
+
+    Args:
+      blocks: metrics by what they are of.
+      compared: metrics with their headings; None for those of classes.
+    """
     groups = []
-    for key in _COMPARED:
+    if compared is None:
+        compared = {key: _name(key) for key in _COMPARED}
+    for key, heading in compared.items():
         bars = []
-        for name, block in facts.blocks.items():
+        for name, block in blocks.items():
             value = block.get(key)
             if value is None or not math.isfinite(value):
                 continue
@@ -111,23 +122,23 @@ def before_and_after(facts: Facts) -> str:
             bars.append(
                 f"<li class='{tone}'><span>{escape(name)}</span><span class='bar'>"
                 f"<i style='width:{100 * value:.2f}%'></i></span>"
-                f"<span class='number'>{_percent(value)}</span></li>"
+                f"<span class='number'>{percent(value)}</span></li>"
             )
         if bars:
-            title = f"<h3>{escape(_name(key))}</h3>"
+            title = f"<h3>{escape(heading)}</h3>"
             groups.append(f"<div>{title}<ul class='bars'>{''.join(bars)}</ul></div>")
     if not groups:
-        return _quiet("The run has no evaluation yet.")
+        return quiet("The run has no evaluation yet.")
     return f"<div class='groups'>{''.join(groups)}</div>"
 
 
 def gallery(facts: Facts, pictures: Pictures) -> str:
     """Return the worst queries with what was found for them."""
     if not facts.queries:
-        return _quiet("No query has another row of its class to find.")
+        return quiet("No query has another row of its class to find.")
     cards = "".join(_query(query, pictures) for query in facts.queries)
     return (
-        _quiet(
+        quiet(
             "The queries with the lowest MAP@R, the worst first, at most two of a "
             "class; their nearest rows from left to right. ✓ same class, ✗ another."
         )
@@ -138,16 +149,14 @@ def gallery(facts: Facts, pictures: Pictures) -> str:
 def rates(pairs: Pairs, calibrated: tuple[float, float] | None = None) -> str:
     """Return what the threshold comes to, in numbers."""
     told = {
-        "equal error rate": _percent(pairs.rates["eer"]),
+        "equal error rate": percent(pairs.rates["eer"]),
         "its threshold": f"{pairs.threshold:.4f}",
-        "area under the curve": _percent(pairs.rates["auc"]),
+        "area under the curve": percent(pairs.rates["auc"]),
     }
     for key, value in pairs.rates.items():
         if key.startswith("tar_at_far_"):
             rate = float(key.removeprefix("tar_at_far_"))
-            told[f"accepted of same at {100 * rate:g} % false accepts"] = _percent(
-                value
-            )
+            told[f"accepted of same at {100 * rate:g} % false accepts"] = percent(value)
     if calibrated is not None:
         name = f"calibrated for {100 * calibrated[1]:g} % false accepts"
         told[name] = f"{calibrated[0]:.4f}"
@@ -159,13 +168,13 @@ def rates(pairs: Pairs, calibrated: tuple[float, float] | None = None) -> str:
 
 def confusion(found: Confusion, pictures: Pictures) -> str:
     """Return the pairs of classes that are mistaken most, and their matrix."""
-    share = _percent(found.num_wrong / max(found.num_queries, 1))
+    share = percent(found.num_wrong / max(found.num_queries, 1))
     text = (
         f"The nearest other row is of another class for {found.num_wrong:,} of "
         f"{found.num_queries:,} queries ({share})."
     )
     if not found.mistakes:
-        return _quiet(text)
+        return quiet(text)
     lines = []
     for mistake in found.mistakes:
         seen = ""
@@ -175,11 +184,11 @@ def confusion(found: Confusion, pictures: Pictures) -> str:
             )
             seen = f"<span class='pair'>{seen}</span>"
         lines.append(
-            f"<li>{seen}<span><b>{_breakable(mistake.label)}</b> taken for "
-            f"<b>{_breakable(mistake.taken_for)}</b><br><span class='quiet'>"
+            f"<li>{seen}<span><b>{breakable(mistake.label)}</b> taken for "
+            f"<b>{breakable(mistake.taken_for)}</b><br><span class='quiet'>"
             f"{mistake.count:,} of {mistake.size:,} queries</span></span></li>"
         )
-    return _quiet(text) + f"<ol class='mistakes'>{''.join(lines)}</ol>" + _matrix(found)
+    return quiet(text) + f"<ol class='mistakes'>{''.join(lines)}</ol>" + _matrix(found)
 
 
 def sweep_table(told: Mapping[str, Any]) -> str:
@@ -196,7 +205,7 @@ def sweep_table(told: Mapping[str, Any]) -> str:
         model = models[i]
         cells = [f"{model[name]:g}" for name in names]
         for key in ("recall_at_1", MAP_AT_R, "active_fraction"):
-            cells.append(_percent(model.get(key)))
+            cells.append(percent(model.get(key)))
         loss = model.get("loss")
         is_finished = model.get("status") == "finished" and loss is not None
         cells.append(f"{loss:.4g}" if is_finished else str(model.get("status", "-")))
@@ -204,7 +213,7 @@ def sweep_table(told: Mapping[str, Any]) -> str:
         inner = "".join(f"<td class='number'>{escape(cell)}</td>" for cell in cells)
         lines.append(f"<tr{kind}>{inner}</tr>")
     more = len(models) - _MOST_MODELS
-    note = _quiet(f"and {more:,} more in sweep.json") if more > 0 else ""
+    note = quiet(f"and {more:,} more in sweep.json") if more > 0 else ""
     chosen = (
         "This run is the best of the sweep by MAP@R on the held-out classes, so its "
         "own figures there are a little too good; measure it on other data as well."
@@ -215,7 +224,7 @@ def sweep_table(told: Mapping[str, Any]) -> str:
     )
     return (
         f"<details open><summary>All {len(models):,} models</summary>{table}{note}"
-        f"</details>{_quiet(chosen)}"
+        f"</details>{quiet(chosen)}"
     )
 
 
@@ -226,14 +235,14 @@ def _query(query: Query, pictures: Pictures) -> str:
         f"<figure class='{'right' if n.is_right else 'wrong'}'>"
         f"{_picture(pictures, n.row, n.label)}<figcaption>"
         f"{'✓' if n.is_right else '✗'} {n.distance:.2f}"
-        f"{'' if n.is_right else f'<br>{_breakable(n.label)}'}</figcaption></figure>"
+        f"{'' if n.is_right else f'<br>{breakable(n.label)}'}</figcaption></figure>"
         for n in query.neighbors
     )
     return (
         "<article><header>"
         f"<figure class='asked'>{_picture(pictures, query.row, query.label)}</figure>"
-        f"<div><b>{_breakable(query.label)}</b><br><span class='quiet'>row "
-        f"{query.row:,}, MAP@R {_percent(query.score)}<br>first row of its class at "
+        f"<div><b>{breakable(query.label)}</b><br><span class='quiet'>row "
+        f"{query.row:,}, MAP@R {percent(query.score)}<br>first row of its class at "
         f"rank {rank}</span></div></header><div class='found'>{found}</div></article>"
     )
 
@@ -242,7 +251,15 @@ def _picture(pictures: Pictures, row: int, label: str) -> str:
     """Return a row as a picture, or its number where it has none."""
     if pictures is None:
         return f"<span class='chip'>row {row:,}</span>"
+    if not callable(pictures):
+        text = beginning(pictures[row])
+        return f"<span class='chip text' title='row {row:,}'>{escape(text)}</span>"
     return f"<img src='{pictures(row)}' alt='{escape(label)}, row {row}'>"
+
+
+def beginning(text: str) -> str:
+    """Return as much of a text as there is room for."""
+    return text if len(text) <= _MOST_LETTERS else text[: _MOST_LETTERS - 1] + "…"
 
 
 def _matrix(found: Confusion) -> str:
@@ -261,23 +278,23 @@ def _matrix(found: Confusion) -> str:
             cells.append(f"<td class='cell {kind}'{share}>{count or ''}</td>")
         if has_more:
             cells.append(f"<td class='cell'>{found.elsewhere[i] or ''}</td>")
-        name = f"<th scope='row'><span>{i + 1}</span> {_breakable(label)}</th>"
+        name = f"<th scope='row'><span>{i + 1}</span> {breakable(label)}</th>"
         lines.append(f"<tr>{name}{''.join(cells)}</tr>")
     return (
-        _quiet("Down: the class of the query. Across: the class of its nearest row.")
+        quiet("Down: the class of the query. Across: the class of its nearest row.")
         + f"<div class='wide'><table class='matrix'><thead><tr><th></th>{head}</tr>"
         f"</thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _config(facts: Facts) -> str:
+def _config(facts: Facts | Told) -> str:
     """Return the whole configuration, folded away."""
     lines = []
     for section, values in facts.config.items():
         for key, value in dict(values).items():
             if key != "held_out":
                 name = escape(f"{section}.{key}")
-                text = _breakable(_value(value))
+                text = breakable(_value(value))
                 lines.append(f"<tr><th scope='row'>{name}</th><td>{text}</td></tr>")
     return (
         "<details><summary>Every setting</summary><div class='wide'><table><tbody>"
@@ -285,7 +302,7 @@ def _config(facts: Facts) -> str:
     )
 
 
-def _classes(facts: Facts) -> str:
+def _classes(facts: Facts | Told) -> str:
     """Return the names of the classes, folded away."""
     parts = []
     trained = facts.summary.get("classes", {}).get("train", [])
@@ -295,7 +312,7 @@ def _classes(facts: Facts) -> str:
     ):
         if not names:
             continue
-        shown = ", ".join(_breakable(name) for name in names[:_MOST_NAMES])
+        shown = ", ".join(breakable(name) for name in names[:_MOST_NAMES])
         more = len(names) - _MOST_NAMES
         shown += f" and {more:,} more" if more > 0 else ""
         parts.append(
@@ -305,13 +322,13 @@ def _classes(facts: Facts) -> str:
     return "".join(parts)
 
 
-def _breakable(text: Any) -> str:
+def breakable(text: Any) -> str:
     """Return text for HTML that may go on in a new line after its separators."""
     pieces = re.split(r"(?<=[/_\-.,])", plain(text))
     return "<wbr>".join(escape(piece) for piece in pieces)
 
 
-def _quiet(text: str) -> str:
+def quiet(text: str) -> str:
     """Return a remark."""
     return f"<p class='quiet'>{escape(text)}</p>"
 
@@ -327,12 +344,14 @@ def _value(value: Any) -> str:
     """Return a setting as text."""
     if isinstance(value, list | tuple):
         return ", ".join(_value(v) for v in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{word(k)} {_value(v)}" for k, v in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: Any) -> str:
+def percent(value: Any) -> str:
     """Return a share as a percentage, a dash if there is none."""
     if value is None or not math.isfinite(value):
         return "-"
