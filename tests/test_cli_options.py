@@ -9,9 +9,10 @@ import yaml
 
 from jaxmetric.cli import configs, defaults
 from jaxmetric.cli.errors import UsageError
-from jaxmetric.cli.options import EmbedOptions, EvalOptions, TrainOptions
+from jaxmetric.cli.options import TrainOptions
 from jaxmetric.cli.parsing import parse
 from jaxmetric.cli.records import Log, encode, read_records
+from jaxmetric.cli.run_options import EmbedOptions, EvalOptions
 
 
 def _parse(*arguments, options: Any = TrainOptions, default=None) -> Any:

@@ -68,7 +68,8 @@ def test_options_that_are_left_out_have_the_defaults_of_the_class():
         ),
         (
             {"kind": "mlp", "input_shape": [4], "widths": [3]},
-            "build: `model` must be one of 'hidden', 'dim', 'dropout', got 'widths'. Use 'dim'.",
+            "build: `model` must be one of 'hidden', 'dim', 'dropout', "
+            "got 'widths'. Use 'dim'.",
         ),
     ],
 )

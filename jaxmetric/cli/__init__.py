@@ -125,15 +125,14 @@ def _main(arguments: list[str]) -> int:
 
 def _dispatch(command: str, arguments: list[str], interrupts: Any) -> None:
     """Parse the arguments of a command and run it."""
-    from jaxmetric.cli.options import (
+    from jaxmetric.cli.options import SweepOptions, TrainOptions
+    from jaxmetric.cli.parsing import parse
+    from jaxmetric.cli.run_options import (
         CalibrateOptions,
         EmbedOptions,
         EvalOptions,
         SearchOptions,
-        SweepOptions,
-        TrainOptions,
     )
-    from jaxmetric.cli.parsing import parse
 
     prog = f"jaxmetric {command}"
     if command == "train":
@@ -152,7 +151,7 @@ def _dispatch(command: str, arguments: list[str], interrupts: Any) -> None:
 
         sweep(options, shlex.join(["jaxmetric", command, *arguments]), interrupts)
     elif command == "report":
-        from jaxmetric.cli.options import ReportOptions
+        from jaxmetric.cli.run_options import ReportOptions
 
         options = parse(ReportOptions, arguments, prog=prog, default=None)
         from jaxmetric.cli.report.command import report

@@ -15,8 +15,8 @@ from jaxmetric.cli.calibration import (
 )
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.evaluate import data_of, load_encoder
-from jaxmetric.cli.options import CalibrateOptions
 from jaxmetric.cli.outputs import check_file
+from jaxmetric.cli.run_options import CalibrateOptions
 
 # Rows whose nearest of another class is looked for, at most.
 _MOST_QUERIES = 1024

@@ -8,8 +8,8 @@ import numpy as np
 from jaxmetric.cli import outputs
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.evaluate import load_encoder
-from jaxmetric.cli.options import EmbedOptions
 from jaxmetric.cli.paired import runs
+from jaxmetric.cli.run_options import EmbedOptions
 from jaxmetric.cli.split import load_like
 
 

@@ -18,8 +18,9 @@ from jaxmetric.cli import (
 )
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.identification import Sides
-from jaxmetric.cli.options import EvalOptions, TrainOptions
+from jaxmetric.cli.options import TrainOptions
 from jaxmetric.cli.paired import runs
+from jaxmetric.cli.run_options import EvalOptions
 from jaxmetric.cli.split import load_like, split_data
 from jaxmetric.data import Vocabulary
 

@@ -15,9 +15,9 @@ from jaxmetric import retrieval
 from jaxmetric.cli import pairs as pairing
 from jaxmetric.cli import reranking, roc
 from jaxmetric.cli.errors import UsageError
-from jaxmetric.cli.options import EvalOptions
 from jaxmetric.cli.outputs import check_file
 from jaxmetric.cli.pairs import Pairs, Rows
+from jaxmetric.cli.run_options import EvalOptions
 
 ROC = "roc.png"
 RANKS = (1, 5, 10)

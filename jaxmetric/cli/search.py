@@ -10,8 +10,8 @@ from jaxmetric.cli import search_blocks, search_index, search_output
 from jaxmetric.cli.calibration import Calibration, read_calibration
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.evaluate import Encoder, load_encoder
-from jaxmetric.cli.options import SearchOptions
 from jaxmetric.cli.outputs import check_file
+from jaxmetric.cli.run_options import SearchOptions
 from jaxmetric.cli.search_index import Index
 from jaxmetric.cli.split import load_like
 

@@ -80,4 +80,6 @@ def load(
 def _unknown(name: str, reason: str) -> Exception:
     """Return the error for a data set that cannot be found."""
     remedy = "Give 'digits', a folder of class folders of images, or an .npz file."
+    if name.lower().endswith(".tsv"):
+        remedy = "Texts of a .tsv file are read by jaxmetric.data.load_texts."
     return data_error(name, reason, remedy)

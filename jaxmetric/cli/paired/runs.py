@@ -9,11 +9,12 @@ import numpy as np
 import jaxmetric as jm
 from jaxmetric.cli import configs, folders, summary
 from jaxmetric.cli.errors import UsageError
-from jaxmetric.cli.options import EmbedOptions, EvalOptions, TrainOptions
+from jaxmetric.cli.options import TrainOptions
 from jaxmetric.cli.paired.measure import EmbedSide, embedder
 from jaxmetric.cli.paired.sections import SIDES
 from jaxmetric.cli.paired.split import PairedSplit
 from jaxmetric.cli.paired.tasks import Task, task_of
+from jaxmetric.cli.run_options import EmbedOptions, EvalOptions
 
 # What `eval` offers for classes alone.
 _OF_CLASSES = (

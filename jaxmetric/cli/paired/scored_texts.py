@@ -16,6 +16,7 @@ from jaxmetric.cli.paired.correlation_metrics import correlations
 from jaxmetric.cli.paired.measure import EmbedSide
 from jaxmetric.cli.paired.scored_losses import ScoredLoss, resolve_scored
 from jaxmetric.cli.paired.scored_program import ScoredProgram
+from jaxmetric.cli.paired.scored_split import components, divided
 from jaxmetric.cli.paired.sections import check_sections
 from jaxmetric.cli.paired.split import PairedSplit, make_split
 from jaxmetric.cli.paired.tasks import Task
@@ -89,7 +90,7 @@ class ScoredTextPairs(Task):
         if data.eval_data is not None:
             train, held_out = loaded, self.read(data.eval_data)
         else:
-            train, held_out = _divided(loaded, options)
+            train, held_out = divided(loaded, options)
         self._texts = (train, held_out)
         if self.vocabulary is None:
             both = train.first + train.second
@@ -185,7 +186,7 @@ class ScoredTextPairs(Task):
         if train.scores is not None:
             low, high = self._range
             return {"scores": (train.scores - low) / (high - low)}, ()
-        return {"labels": _components(train)}, ()
+        return {"labels": components(train)}, ()
 
     def evaluate(self, embed: EmbedSide, split: PairedSplit) -> Metrics:
         """Return how well cosines order the pairs as their scores do."""
@@ -306,60 +307,3 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     """Return rows of length 1; a zero row stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1)
-
-
-def _components(pairs: PairedDataset) -> np.ndarray:
-    """Return [n] int32, equal for pairs that are joined by texts they have in common.
-
-    What means the same as the same text means the same, and is no negative.
-    """
-    both = np.concatenate([pairs.query, pairs.key])
-    _, items = np.unique(both, axis=0, return_inverse=True)
-    first, second = items.reshape(2, -1)
-    leader = np.arange(items.max() + 1)
-    while True:
-        least = np.minimum(leader[first], leader[second])
-        before = leader.copy()
-        np.minimum.at(leader, first, least)
-        np.minimum.at(leader, second, least)
-        leader = leader[leader]
-        if np.array_equal(leader, before):
-            return leader[first].astype(np.int32)
-
-
-def _divided(
-    loaded: ScoredTexts, options: TrainOptions
-) -> tuple[ScoredTexts, ScoredTexts]:
-    """Return what is trained on, and a share of the pairs that is held out."""
-    data = options.data
-    if not 0 < data.eval_fraction < 1:
-        raise UsageError(
-            "--eval-fraction must be above 0 and below 1, got "
-            f"{data.eval_fraction:g}. Use 0.2."
-        )
-    if len(loaded) < 4:
-        raise UsageError(
-            f"{data.data}: has {len(loaded)} pairs, and at least 4 are needed to hold "
-            "some out. Give more, or other data with --eval-data."
-        )
-    chosen = jm.data.hold_out_rows(
-        len(loaded), fraction=data.eval_fraction, seed=data.split_seed
-    )
-    train, held_out = (_taken(loaded, rows) for rows in chosen)
-    if train.scores.min() == train.scores.max():
-        raise UsageError(
-            f"{data.data}: all pairs that are left to train on have one score. Give "
-            "more, or other data with --eval-data."
-        )
-    return train, held_out
-
-
-def _taken(pairs: ScoredTexts, rows: np.ndarray) -> ScoredTexts:
-    """Return some pairs."""
-
-    def of(side: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(side[row] for row in rows.tolist())
-
-    return ScoredTexts(
-        of(pairs.first), of(pairs.second), pairs.scores[rows], pairs.name
-    )

@@ -1,11 +1,12 @@
 """`jaxmetric report`: everything that is known of a run, on one page."""
 
 from jaxmetric.cli import calibration, configs, evaluate, folders, summary
-from jaxmetric.cli.options import ReportOptions, TrainOptions
+from jaxmetric.cli.options import TrainOptions
 from jaxmetric.cli.paired import reporting, runs
 from jaxmetric.cli.records import read_records
 from jaxmetric.cli.report.gather import gather, read_sweep
 from jaxmetric.cli.report.page import REPORT, write_page
+from jaxmetric.cli.run_options import ReportOptions
 from jaxmetric.cli.split import split_data
 
 
