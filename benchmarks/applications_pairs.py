@@ -37,14 +37,14 @@ class _Views(NamedTuple):
     Attributes:
       file: its name.
       query, key, labels: names of its arrays.
-      methods: options of `train`, by what they are called.
+      methods: options of `train`, by what they are called; None is without labels.
     """
 
     file: str
     query: str
     key: str
     labels: str
-    methods: dict[str, tuple[str, ...]]
+    methods: dict[str, tuple[str, ...] | None]
 
 
 _VIEWS = {
@@ -54,12 +54,14 @@ _VIEWS = {
         "text",
         "category",
         {
-            "the defaults": (),
+            "the defaults (smooth_ap)": (),
+            "supervised_contrastive": ("--loss", "supervised_contrastive"),
             "info_nce": ("--loss", "info_nce"),
             "cross_modal": ("--loss", "cross_modal"),
             "cross_modal, all negatives": ("--loss", "cross_modal", "--no-hardest"),
             "sigmoid_contrastive": ("--loss", "sigmoid_contrastive"),
             "frozen text": ("--freeze", "key"),
+            "the defaults without labels (info_nce)": None,
         },
     ),
     "digits-views": _Views(
@@ -68,9 +70,11 @@ _VIEWS = {
         "karhunen_loeve",
         "labels",
         {
-            "the defaults": (),
+            "the defaults (smooth_ap)": (),
+            "supervised_contrastive": ("--loss", "supervised_contrastive"),
             "info_nce": ("--loss", "info_nce"),
             "cross_modal": ("--loss", "cross_modal"),
+            "the defaults without labels (info_nce)": None,
         },
     ),
 }
@@ -97,14 +101,24 @@ def run(
 
 
 def _trained(
-    path: Path, views: _Views, options: tuple[str, ...], seed: int, is_reduced: bool
+    path: Path,
+    views: _Views,
+    options: tuple[str, ...] | None,
+    seed: int,
+    is_reduced: bool,
 ) -> dict[str, Any]:
     """Return the metrics of a run of `jaxmetric train` on its held-out rows."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
+        if options is None:
+            with np.load(path) as file:
+                sides = {name: file[name] for name in (views.query, views.key)}
+            path = Path(folder) / "pairs.npz"
+            np.savez(path, **sides)
         words = ["train", str(path), "--query", views.query, "--key", views.key]
-        words += ["--labels", views.labels, "--out", str(out), "--seed", str(seed)]
-        words += [*options, "--plain", *(("--steps", "3") if is_reduced else ())]
+        words += [] if options is None else ["--labels", views.labels, *options]
+        words += ["--out", str(out), "--seed", str(seed), "--plain"]
+        words += ["--steps", "3"] if is_reduced else []
         with redirect_stdout(StringIO()):
             code = main(words)
         if code:
@@ -171,4 +185,5 @@ def _told(metrics: dict[str, Any]) -> dict[str, float]:
             ("recall_at_10", "Recall@10"),
         )
         for key, direction in _DIRECTIONS.items()
+        if f"{key}_{name}" in metrics
     }

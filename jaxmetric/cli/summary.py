@@ -54,7 +54,7 @@ def print_table(
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     known = [key for key in columns if any(key in block for block in blocks.values())]
     for key in known:
         table.add_column(columns[key], justify="right")

@@ -12,29 +12,40 @@ class PairedDefaults(NamedTuple):
     """Defaults of pairs.
 
     Attributes:
-      loss: of pairs, or of pairs with categories.
+      loss: name of the loss.
       dim: width of the embeddings.
       hidden: of an mlp.
+      dropout: of an mlp with hidden layers.
       epochs: of training.
       batch_size: pairs in a batch, as far as there are so many.
       learning_rate: greatest step size.
     """
 
-    loss: str = "info_nce"
+    loss: str
     dim: int = 64
-    hidden: tuple[int, ...] = (256,)
-    dropout: float = 0.0
-    epochs: int = 50
+    hidden: tuple[int, ...] = (512, 512)
+    dropout: float = 0.5
+    epochs: int = 70
     batch_size: int = 128
     learning_rate: float = 1e-3
 
 
-DEFAULTS = PairedDefaults()
+# Chosen on a fifth of the training rows of Wikipedia's articles and of two views of
+# digits. With categories: a MAP from the queries of 32 % and 82 %, where info_nce has
+# 28 % and 69 %, supervised_contrastive 30 % and 81 %. Dropout, since a few thousand
+# pairs are soon learned by heart.
+PAIRS = PairedDefaults("info_nce", hidden=(512,), batch_size=256, learning_rate=2e-3)
+CATEGORIES = PairedDefaults("smooth_ap")
+
+
+def for_pairs(train: PairedDataset) -> PairedDefaults:
+    """Return the defaults of pairs, which are others where they have categories."""
+    return PAIRS if train.labels is None else CATEGORIES
 
 
 def fill(options: TrainOptions, train: PairedDataset) -> TrainOptions:
     """Return the options with a value in place of every "auto" of the data."""
-    auto, optimization = DEFAULTS, options.optimization
+    auto, optimization = for_pairs(train), options.optimization
     if optimization.steps is None and optimization.epochs is None:
         optimization = dataclasses.replace(optimization, epochs=auto.epochs)
     if optimization.learning_rate is None:

@@ -176,7 +176,7 @@ class Interactions(Task):
                 section["num_features"] = features.shape[1]
                 section["hidden"] = list(model.hidden or _HIDDEN)
             found[side] = section
-        found["dim"] = model.dim or defaults.DEFAULTS.dim
+        found["dim"] = model.dim or defaults.PAIRS.dim
         return found
 
     def start(

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.options import TrainOptions
-from jaxmetric.cli.paired.defaults import DEFAULTS
+from jaxmetric.cli.paired.defaults import PAIRS, for_pairs
 from jaxmetric.data import PairedDataset
 from jaxmetric.data.paired import Side
 from jaxmetric.models.build import parameters_of
@@ -35,7 +35,7 @@ def make_sections(options: TrainOptions, train: PairedDataset) -> dict[str, Any]
     found: dict[str, Any] = {"kind": "towers", "shared": shared, "frozen": frozen}
     for side in SIDES:
         found[side] = _section(options, train, side, is_frozen=side == frozen)
-    found["dim"] = options.model.dim or DEFAULTS.dim
+    found["dim"] = options.model.dim or for_pairs(train).dim
     if frozen is not None:
         (width,) = found[frozen]["input_shape"]
         if options.model.dim not in (None, width):
@@ -72,7 +72,7 @@ def check_sections(options: TrainOptions) -> dict[str, Any]:
         "kind": "towers",
         "shared": bool(model.shared),
         "frozen": model.frozen,
-        "dim": model.dim or DEFAULTS.dim,
+        "dim": model.dim or PAIRS.dim,
         **found,
     }
 
@@ -109,14 +109,15 @@ def _section(
             f"--model conv takes images, and `{name}` has rows of features. Leave it "
             "out: each side has the encoder that fits it."
         )
+    auto = for_pairs(train)
     section: dict[str, Any] = {"kind": kind, "input_shape": shape}
     for option in ("hidden", "widths"):
         value = getattr(model, option)
         if value is None and option == "hidden":
-            value = DEFAULTS.hidden
+            value = auto.hidden
         if value is not None and option in parameters_of(kind):
             section[option] = list(value)
-    dropout = DEFAULTS.dropout if model.dropout is None else model.dropout
+    dropout = auto.dropout if model.dropout is None else model.dropout
     if dropout and section.get("hidden"):
         section["dropout"] = dropout
     if is_features and options.pairs.standardize is not False:
