@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 from browser import Browser, find
+from paired_files import train, write_pairs
 from report_pages import HOSTILE, told_of_features, write_images
 
+from jaxmetric.cli import main
 from jaxmetric.cli.report import page as pages
 
 
@@ -132,3 +134,21 @@ def test_rows_without_pictures_can_be_pointed_at(feature_run, browser):
     points_at(browser, lambda x, y: browser.mouse("mouseMoved", x, y))
     assert browser.run(f"{TIP}.textContent").endswith("class")
     assert browser.told == []
+
+
+def test_reports_of_pairs_and_of_items_can_be_pointed_at(browser, tmp_path):
+    pairs = write_pairs(tmp_path / "pairs.npz")
+    train(pairs, tmp_path / "pairs", "--labels", "kind", "--steps", "2")
+    random = np.random.default_rng(0)
+    users, items = np.repeat(np.arange(30), 8), random.integers(0, 40, 240)
+    np.savez(tmp_path / "clicks.npz", user=users, item=items)
+    words = ["train", str(tmp_path / "clicks.npz"), "--query", "user", "--key", "item"]
+    words += ["--steps", "2", "--dim", "4", "--plain", "--out", str(tmp_path / "items")]
+    assert main(words) == 0
+    for name, said in (("pairs", r"(query|key) \d+, "), ("items", r"item \d+, met ")):
+        browser.told.clear()
+        browser.open(tmp_path / name / "report.html")
+        browser.settle()
+        points_at(browser, lambda x, y: browser.mouse("mouseMoved", x, y))
+        assert re.search(said, browser.run(f"{TIP}.textContent"))
+        assert browser.told == []

@@ -5,8 +5,9 @@ import numpy as np
 from jaxmetric import retrieval
 from jaxmetric.cli.paired.interactions import KS, pairs_of
 from jaxmetric.cli.paired.split import PairedSplit
-from jaxmetric.cli.report import sections
+from jaxmetric.cli.report import page, sections
 from jaxmetric.cli.report.escape import escape
+from jaxmetric.cli.report.projection import project
 from jaxmetric.cli.report.ranking import interval
 
 _NAMES = {f"{m}_at_{k}": f"{n}@{k}" for m, n in (("recall", "Recall"), ("ndcg", "NDCG"))
@@ -38,6 +39,7 @@ def parts_of(
     return [
         ("metrics", "Metrics", _metrics(found, len(users), len(items))),
         ("popularity", "Popular and rare items", shares),
+        ("projection", "Items", _projection(items, counts, item_rows)),
     ]
 
 
@@ -97,4 +99,28 @@ def _by_popularity(
             "The items held out in quarters, by how often they occur in training. A "
             "list of the most popular finds none of the rare."
         )
+    )
+
+
+def _projection(items: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> str:
+    """Return the items as points, coloured by how popular they are.
+
+    Where tastes are learned, and not popularity alone, neighbours differ in it.
+    """
+    order = np.argsort(np.argsort(counts, kind="stable"))
+    quarter = (order * len(_PARTS) // len(order)).astype(np.int32)
+    k = min(2, len(items))
+    nearest = np.asarray(retrieval.nearest_neighbors(rows, rows, k=k).indices)
+    other = np.where(
+        nearest[:, 0] == np.arange(len(rows)), nearest[:, -1], nearest[:, 0]
+    )
+    found = project(rows, quarter, quarter[other] == quarter)
+    return page.draw_projection(
+        found,
+        _PARTS,
+        f"{len(found.rows):,} items",
+        nearest=("as popular", "more or less popular"),
+        ring="an item whose nearest other one is of another popularity",
+        rows=[f"item {items[row]}, met {counts[row]:,} times" for row in found.rows],
+        colour="popularity",
     )

@@ -1,7 +1,9 @@
 "use strict";
 // The held-out embeddings: points on a canvas that can be pointed at, zoomed and moved.
 (() => {
-  const data = JSON.parse(document.getElementById("points").textContent);
+  const points = document.getElementById("points");
+  if (!points) return;
+  const data = JSON.parse(points.textContent);
   const plot = document.getElementById("plot");
   const canvas = plot.querySelector("canvas");
   const tip = document.getElementById("tip");

@@ -118,8 +118,8 @@ def draw_projection(
     which: str,
     sprite: Sprite | None = None,
     *,
-    template: str = "projection.html",
     nearest: Sequence[str] = ("same class", "another class"),
+    ring: str = "a row whose nearest other row is of another class",
     rows: Sequence[str] | None = None,
     colour: str = "class",
 ) -> str:
@@ -130,8 +130,8 @@ def draw_projection(
       names: of the classes.
       which: what they are, in words.
       sprite: their pictures, or None.
-      template: the file with the words around them.
       nearest: what is said of a row whose nearest one is right, and wrong.
+      ring: what is marked by a ring, in words: what is wrong.
       rows: [n] what each point is called; by default its row.
       colour: what the classes are called.
     """
@@ -151,10 +151,10 @@ def draw_projection(
     if sprite is not None:
         data["cell"] = [sprite.columns, sprite.width, sprite.height]
         image = f'<img id="sprite" alt="" hidden src="{sprite.uri}">'
-    return Template(_read(template)).substitute(
+    return Template(_read("projection.html")).substitute(
         which=which,
         colour=colour,
-        nearest=nearest[1],
+        ring=ring,
         share=f"{100 * found.share:.0f} %",
         image=image,
         data=script_json(data),

@@ -163,8 +163,8 @@ def _projection(
         found,
         names,
         which,
-        template="projection_pairs.html",
         nearest=said,
+        ring=f"a row for which the nearest one of the other side is {said[1]}",
         rows=called,
         colour=colour,
     )

@@ -80,8 +80,8 @@ def _projection(texts: ScoredTexts, first: np.ndarray, second: np.ndarray) -> st
         found,
         names,
         f"{len(found.rows):,} texts of held-out pairs",
-        template="projection_pairs.html",
         nearest=("its partner", "another text"),
+        ring="a text for which the nearest one of the other side is not its partner",
         rows=[sections.beginning(every[row]) for row in found.rows.tolist()],
         colour="score of the pair",
     )

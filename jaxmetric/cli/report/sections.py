@@ -345,7 +345,7 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_value(v) for v in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{word(k)} {_value(v)}" for k, v in value.items())
+        return ", ".join(f"{word(k)} {_value(v)}" for k, v in value.items() if v != [])
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
