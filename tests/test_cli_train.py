@@ -247,7 +247,14 @@ def test_a_loss_with_proxies_trains(data, place):
     assert read_json(out / "summary.json")["loss"]["temperature"] == 0.2
 
 
-@pytest.mark.parametrize("loss", ["subcenter_arcface", "soft_triple", "center"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "subcenter_arcface",
+        pytest.param("soft_triple", marks=pytest.mark.slow),
+        pytest.param("center", marks=pytest.mark.slow),
+    ],
+)
 def test_a_loss_with_centers_trains(data, place, loss):
     out = place / loss
     options = [*SMALL, "--steps", "3", "--loss", loss]

@@ -367,8 +367,8 @@ def test_derivatives_by_frequencies_are_those_of_the_formula():
         )
 
     arguments = (x, y, log_p)
-    for derive in (jax.grad, jax.hessian):
-        got, want = (derive(f, argnums=(0, 1, 2))(*arguments) for f in (loss, formula))
+    for derive, argnums in ((jax.grad, (0, 1, 2)), (jax.hessian, (2,))):
+        got, want = (derive(f, argnums=argnums)(*arguments) for f in (loss, formula))
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
             got,

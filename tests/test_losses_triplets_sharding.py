@@ -45,7 +45,15 @@ def against_bank(x, y, extra, **options):
     )
 
 
-@pytest.mark.parametrize("loss", [dynamic, margin, equidistant, against_bank])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        dynamic,
+        pytest.param(margin, marks=pytest.mark.slow),
+        pytest.param(equidistant, marks=pytest.mark.slow),
+        against_bank,
+    ],
+)
 @pytest.mark.parametrize(
     "check_vma", [True, pytest.param(False, marks=pytest.mark.slow)]
 )
