@@ -74,6 +74,30 @@ def test_what_is_stored_embeds_as_the_run_did(run, place, capsys):
         np.testing.assert_allclose(file["key_embeddings"], keys, atol=1e-6)
 
 
+@pytest.mark.parametrize("side", ["query", "key"])
+def test_a_search_goes_from_one_side_to_the_other(run, place, capsys, side):
+    data = str(place / "pairs.npz")
+    words = ["search", str(run), data, data, "-k", "3", "--json", "--side", side]
+    assert main(words) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    embed_fn, params, state, _ = jm.training.load_run(run)
+    with np.load(data) as file:
+        inputs = tuple(file[name].astype(np.float32) for name in ("image", "text"))
+        kinds = file["kind_names"][file["kind"] // 10]
+    queries, keys = embed_fn(params, state, inputs, key=None, train=False)[0]
+    if side == "key":
+        queries, keys = keys, queries
+    found = jm.retrieval.nearest_neighbors(queries, keys, k=3)
+    assert [[n["row"] for n in line["neighbors"]] for line in lines] == np.asarray(
+        found.indices
+    ).tolist()
+    assert [line["label"] for line in lines] == kinds.tolist()
+    assert {line["verdict"] for line in lines} == {None}
+    # What is kept of the gallery is used, and not by a search from the other side.
+    assert main(words) == 0
+    assert "made anew" not in capsys.readouterr().err
+
+
 def test_columns_are_standardised_by_the_training_rows(run, place):
     _, _, state, _ = jm.training.load_run(run)
     pairs = jm.data.load_pairs(place / "pairs.npz", query="image", key="text")
@@ -260,7 +284,11 @@ def test_mistakes_are_told_in_one_line(place, monkeypatch, capsys, arguments, te
         (["eval", "run", "--query", "a", "--gallery", "b"], "is about classes"),
         (["eval", "run", "none.npz"], "none.npz: it is not a regular file"),
         (["calibrate", "run"], "was trained on pairs"),
-        (["search", "run", "pairs.npz", "pairs.npz"], "was trained on pairs"),
+        (["search", "run", "text.npz", "pairs.npz"], "holds no `image`"),
+        (
+            ["search", "run", "pairs.npz", "pairs.npz", "--picture", "x.png"],
+            "no picture",
+        ),
         (["embed", "run", "text.npz", "-o", "x.npz"], "holds no `image`"),
         (["embed", "run", "wide.npz", "-o", "x.npz"], "the model takes (6,)"),
         (["train", "pairs.txt", "--query", "a", "--key", "b"], "is not. Save both"),

@@ -52,8 +52,8 @@ def load_encoder(run: str) -> Encoder:
     folder = folders.check_run(run)
     if runs.is_paired(run):
         raise UsageError(
-            f"{run}: was trained on pairs, and has two encoders. Use eval, embed or "
-            "report, or a run on classes."
+            f"{run}: was trained on pairs, and has two encoders. Use eval, embed, "
+            "search or report, or a run on classes."
         )
     embed_fn, params, model_state, config = jm.training.load_run(folder)
     embed = measure.embedder(embed_fn)

@@ -93,6 +93,8 @@ class SearchOptions:
     """Data set that is searched, with or without labels."""
     k: Annotated[int, conf.arg(aliases=["-k"])] = 10
     """Neighbours of each query."""
+    side: Literal["query", "key"] | None = None
+    """Of a run of pairs, the side that QUERY is; GALLERY is the other. auto: query."""
     picture: str | None = None
     """PNG of some queries with their neighbours to write, of images."""
     index: str | None = None

@@ -78,6 +78,19 @@ class Interactions(Task):
         self._check_ids(path, side, ids, options)
         return ids, None
 
+    def searched(self, path: str, side: Side, options: TrainOptions) -> jm.data.Dataset:
+        """Return the ids of one side, each once, as rows that are called by them."""
+        ids = np.unique(self.load_side(path, side, options)[0])
+        name = getattr(options.pairs, side)
+        called = tuple(f"{name} {number}" for number in ids.tolist())
+        return jm.data.Dataset(ids[:, None], None, (), Path(path).stem, texts=called)
+
+    def embed_searched(
+        self, embed: EmbedSide, side: Side, inputs: np.ndarray
+    ) -> np.ndarray:
+        """Return the embeddings of the ids."""
+        return embed(side, inputs[:, 0])
+
     def measured_on(self, path: str, options: TrainOptions) -> PairedSplit:
         """Return other interactions; what was trained on is seen."""
         return make_split(self.split(options).train, self.load(path, options))

@@ -1,4 +1,4 @@
-"""A trained run of pairs, measured and used: what `eval`, `embed` and `report` ask."""
+"""A trained run of pairs, measured and used by the other commands."""
 
 import json
 from pathlib import Path
@@ -38,12 +38,14 @@ class PairedRun(NamedTuple):
       options: of its configuration.
       task: the kind of pairs.
       embed: the trained encoders.
+      fingerprint: a hash of their parameters, the same for the same embeddings.
     """
 
     folder: Path
     options: TrainOptions
     task: Task
     embed: EmbedSide
+    fingerprint: str
 
     def held_out(self) -> PairedSplit:
         """Return the data of the run, split as it was."""
@@ -73,7 +75,9 @@ def load_paired(run: str) -> PairedRun:
         raise UsageError(f"{run}: names no --query and --key in its {folders.CONFIG}.")
     task.reload(folder, options)
     embed_fn, params, model_state, _ = jm.training.load_run(folder)
-    return PairedRun(folder, options, task, embedder(embed_fn)(params, model_state))
+    embed = embedder(embed_fn)(params, model_state)
+    fingerprint = summary.sha256_of((params, model_state))
+    return PairedRun(folder, options, task, embed, fingerprint)
 
 
 def evaluate(options: EvalOptions) -> None:

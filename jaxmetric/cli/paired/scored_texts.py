@@ -20,7 +20,7 @@ from jaxmetric.cli.paired.scored_split import components, divided
 from jaxmetric.cli.paired.sections import check_sections
 from jaxmetric.cli.paired.split import PairedSplit, make_split
 from jaxmetric.cli.paired.tasks import Task
-from jaxmetric.cli.split import told_as_usage
+from jaxmetric.cli.split import load_like, told_as_usage
 from jaxmetric.data import PairedDataset, ScoredTexts, Vocabulary
 from jaxmetric.data.paired import Side
 
@@ -82,6 +82,17 @@ class ScoredTextPairs(Task):
             rows = found.first if side == "query" else found.second
             return self.vocabulary.encode(rows), None
         return self.vocabulary.encode(found.texts), found.labels
+
+    def searched(self, path: str, side: Side, options: TrainOptions) -> jm.data.Dataset:
+        """Return the texts of a file, whichever side."""
+        shape = [self.vocabulary.length] if self.vocabulary else None
+        return load_like(
+            path,
+            shape,
+            on_error="stop",
+            require_labels=False,
+            vocabulary=self.vocabulary,
+        )
 
     def split(self, options: TrainOptions) -> PairedSplit:
         """Return what is trained on and what is held out."""

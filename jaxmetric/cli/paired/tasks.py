@@ -21,7 +21,7 @@ from jaxmetric.cli.paired.program import PairedProgram
 from jaxmetric.cli.paired.sections import SIDES, check_sections, make_sections
 from jaxmetric.cli.paired.split import PairedSplit, make_split
 from jaxmetric.cli.split import told_as_usage
-from jaxmetric.data import PairedDataset
+from jaxmetric.data import PairedDataset, npz
 from jaxmetric.data.paired import Side, load_sides
 from jaxmetric.data.texts import has_scores, is_text_file
 from jaxmetric.models.frozen import column_statistics
@@ -96,9 +96,15 @@ class Task:
         Raises:
           UsageError, DataError: it cannot be used.
         """
+        return self._named_side(path, side, options)[:2]
+
+    def _named_side(
+        self, path: str, side: Side, options: TrainOptions
+    ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+        """Return the rows of one side, their labels, and what these are called."""
         name, shapes = getattr(options.pairs, side), shapes_of(options)
         with told_as_usage():
-            found, labels, _ = load_sides(
+            found, labels, names = load_sides(
                 path,
                 {side: name},
                 labels=options.pairs.labels,
@@ -107,7 +113,26 @@ class Task:
                 channels=channels_of(shapes),
             )
         check_shape(path, name, found[side], shapes[side])
-        return found[side], labels
+        return found[side], labels, names
+
+    def searched(self, path: str, side: Side, options: TrainOptions) -> jm.data.Dataset:
+        """Return one side of a file as what is searched, or searches.
+
+        Raises:
+          UsageError, DataError: it cannot be used.
+        """
+        rows, labels, given = self._named_side(path, side, options)
+        if labels is None:
+            return jm.data.Dataset(rows, None, (), Path(path).stem)
+        numbers, names = npz.numbered(labels)
+        names = given if len(set(given)) == len(names) else names
+        return jm.data.Dataset(rows, numbers, names, Path(path).stem)
+
+    def embed_searched(
+        self, embed: EmbedSide, side: Side, inputs: np.ndarray
+    ) -> np.ndarray:
+        """Return the embeddings of the inputs of `searched`."""
+        return embed(side, inputs)
 
     def measured_on(self, path: str, options: TrainOptions) -> PairedSplit:
         """Return another data set as what a run that is there is measured on.
