@@ -223,7 +223,7 @@ def test_half_precision_equals_float32_of_the_rounded_rows(name, dtype):
 
 
 @pytest.mark.parametrize("function", [pairwise, paired])
-@pytest.mark.parametrize("dim", [3, 33])
+@pytest.mark.parametrize("dim", [3, pytest.param(33, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", METRICS)
 def test_gradients_are_at_most_one_in_each_argument(function, dim, name):
     x, y = normal(5, dim), normal(5, dim, seed=1)

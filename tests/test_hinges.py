@@ -85,6 +85,7 @@ def large_classes() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(350, 3)).astype(np.float32), labels
 
 
+@pytest.mark.slow
 def test_a_large_class_is_sorted_to_the_same_loss():
     x, labels = large_classes()
     d = np.sqrt(((x[:, None].astype(float) - x[None]) ** 2).sum(-1))
@@ -131,7 +132,8 @@ def test_many_margins_share_a_sort_and_agree_with_one_margin_each():
     np.testing.assert_allclose(together, [one(m) for m in margins], rtol=2e-6)
 
 
-@pytest.mark.parametrize("num_classes", [2, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_classes", [2, 40])
 def test_second_order_by_blocks_is_that_of_one_block(num_classes):
     rng = np.random.default_rng(7)
     x, v = rng.normal(size=(2, 600, 3)).astype(np.float32)

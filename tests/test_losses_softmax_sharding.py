@@ -150,7 +150,7 @@ def test_the_first_rows_of_classes_on_eight_devices(has_references):
 @pytest.mark.parametrize(
     "name",
     [
-        "smooth_ap_loss",
+        pytest.param("smooth_ap_loss", marks=pytest.mark.slow),
         pytest.param("fast_ap_loss", marks=pytest.mark.slow),
         "instance_loss",
     ],

@@ -50,7 +50,7 @@ def test_exponents_far_beyond_the_range_of_exp():
     assert grad.any()
 
 
-@pytest.mark.parametrize("block_size", [None, 5])
+@pytest.mark.parametrize("block_size", [pytest.param(None, marks=pytest.mark.slow), 5])
 def test_more_positives_than_the_first_stretch_of_the_loop_visits(block_size):
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(26, 3)), np.sort(rng.integers(0, 2, 26))

@@ -180,6 +180,7 @@ def test_values_and_gradients_are_finite_at_any_scale(name, options, loop, scale
         np.testing.assert_allclose(value, want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_curvature_of_a_norm_is_right_where_a_coordinate_is_zero():
     x = jnp.array([[3.0, 0.0]])
     for power, want in ((1, 1 / 3), (2, 2.0)):

@@ -112,7 +112,17 @@ def test_values_of_a_list_worked_out_on_paper():
     check(metrics, expected | {"mean_reciprocal_rank": 1 / 2, "num_queries": 1}, 1e-6)
 
 
-@pytest.mark.parametrize("name", ["euclidean", "sqeuclidean", "manhattan", "dot"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "euclidean",
+        "dot",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("sqeuclidean", "manhattan")
+        ),
+    ],
+)
 @pytest.mark.parametrize("dim", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_whole_numbers_with_ties_rank_exactly(name, dim):
     x, labels = whole_rows(dim, 61, dim, 5)
@@ -166,7 +176,8 @@ def test_sorting_and_counting_give_the_same_bits(name):
     check(counted, oracle(x.tolist(), labels.tolist(), name=name))
 
 
-@pytest.mark.parametrize("dim", [pytest.param(3, marks=pytest.mark.slow), 40])
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [3, 40])
 def test_block_size_changes_no_bit(dim):
     x, labels = whole_rows(3, 30, dim, 4)
     whole = retrieval.evaluate(x, labels)
@@ -410,7 +421,7 @@ def test_jit_and_vmap_equal_a_loop():
         check({key: shared[key][i] for key in expected}, expected, 6e-8)
 
 
-@pytest.mark.parametrize("most_counted", [128, 5])
+@pytest.mark.parametrize("most_counted", [pytest.param(128, marks=pytest.mark.slow), 5])
 def test_devices_give_the_bits_of_one(most_counted):
     x, labels = whole_rows(9, 32, 3, 4)
     where = np.arange(32) >= 4

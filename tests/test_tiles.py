@@ -54,7 +54,9 @@ def test_tiles_find_the_lowest_index_among_the_hardest(rows):
     np.testing.assert_array_equal(n[want], want_n[want])
 
 
-@pytest.mark.parametrize("distance", ["cosine", "dot"])
+@pytest.mark.parametrize(
+    "distance", [pytest.param("cosine", marks=pytest.mark.slow), "dot"]
+)
 def test_the_loss_is_that_of_rows_by_blocks(distance):
     case = batch(1030, 40)
     case["embeddings"] = case["embeddings"] + np.float32(0.25)
