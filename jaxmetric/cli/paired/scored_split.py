@@ -2,9 +2,9 @@
 
 import numpy as np
 
-import jaxmetric as jm
 from jaxmetric.cli.errors import UsageError
 from jaxmetric.cli.options import TrainOptions
+from jaxmetric.cli.paired.split import hold_out
 from jaxmetric.data import PairedDataset, ScoredTexts
 
 
@@ -32,19 +32,7 @@ def divided(
 ) -> tuple[ScoredTexts, ScoredTexts]:
     """Return what is trained on, and a share of the pairs that is held out."""
     data = options.data
-    if not 0 < data.eval_fraction < 1:
-        raise UsageError(
-            "--eval-fraction must be above 0 and below 1, got "
-            f"{data.eval_fraction:g}. Use 0.2."
-        )
-    if len(loaded) < 4:
-        raise UsageError(
-            f"{data.data}: has {len(loaded)} pairs, and at least 4 are needed to hold "
-            "some out. Give more, or other data with --eval-data."
-        )
-    chosen = jm.data.hold_out_rows(
-        len(loaded), fraction=data.eval_fraction, seed=data.split_seed
-    )
+    chosen = hold_out(data, len(loaded))
     train, held_out = (_taken(loaded, rows) for rows in chosen)
     if train.scores.min() == train.scores.max():
         raise UsageError(

@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmetric.data import PairedDataset
+from jaxmetric.cli.errors import UsageError
+from jaxmetric.cli.options import DataOptions
+from jaxmetric.data import PairedDataset, hold_out_rows
 
 
 class PairedSplit(NamedTuple):
@@ -47,6 +49,25 @@ def make_split(train: PairedDataset, held_out: PairedDataset) -> PairedSplit:
     notes = tuple(dict.fromkeys(train.notes + held_out.notes))
     digest = _sha256(train, held_out)
     return PairedSplit(train.name, train, held_out, notes, digest)
+
+
+def hold_out(data: DataOptions, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of a file to train on, and the share that is held out.
+
+    Raises:
+      UsageError: the share is none, or there are too few rows.
+    """
+    if not 0 < data.eval_fraction < 1:
+        raise UsageError(
+            "--eval-fraction must be above 0 and below 1, got "
+            f"{data.eval_fraction:g}. Use 0.2."
+        )
+    if num_rows < 4:
+        raise UsageError(
+            f"{data.data}: has {num_rows} pairs, and at least 4 are needed to hold "
+            "some out. Give more, or other data with --eval-data."
+        )
+    return hold_out_rows(num_rows, fraction=data.eval_fraction, seed=data.split_seed)
 
 
 def _sha256(*sets: PairedDataset) -> str:

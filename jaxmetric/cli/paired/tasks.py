@@ -19,7 +19,7 @@ from jaxmetric.cli.paired.losses import PairedLoss, resolve_paired
 from jaxmetric.cli.paired.measure import ARROWS, EmbedSide, evaluate_pairs
 from jaxmetric.cli.paired.program import PairedProgram
 from jaxmetric.cli.paired.sections import SIDES, check_sections, make_sections
-from jaxmetric.cli.paired.split import PairedSplit, make_split
+from jaxmetric.cli.paired.split import PairedSplit, hold_out, make_split
 from jaxmetric.cli.split import told_as_usage
 from jaxmetric.data import PairedDataset, npz
 from jaxmetric.data.paired import Side, load_sides
@@ -153,19 +153,7 @@ class Task:
         loaded = self.load(data.data, options)
         if data.eval_data is not None:
             return make_split(loaded, self.load(data.eval_data, options))
-        if not 0 < data.eval_fraction < 1:
-            raise UsageError(
-                "--eval-fraction must be above 0 and below 1, got "
-                f"{data.eval_fraction:g}. Use 0.2."
-            )
-        if len(loaded) < 4:
-            raise UsageError(
-                f"{data.data}: has {len(loaded)} pairs, and at least 4 are needed to "
-                "hold some out. Give more, or other data with --eval-data."
-            )
-        rows = jm.data.hold_out_rows(
-            len(loaded), fraction=data.eval_fraction, seed=data.split_seed
-        )
+        rows = hold_out(data, len(loaded))
         return make_split(*(loaded.take(chosen) for chosen in rows))
 
     def defaults(self, options: TrainOptions, train: PairedDataset) -> TrainOptions:
