@@ -144,9 +144,11 @@ def test_a_frozen_side_stays_and_the_other_comes_to_it(place):
         "--learning-rate",
         "1e-2",
     ]
+    options += ["--dropout", "0"]
     run = train(place / "pairs.npz", place / "frozen", *options)
     embed_fn, params, state, config = jm.training.load_run(run)
     assert config["model"]["dim"] == 5
+    assert config["model"]["query"]["dropout"] == 0
     text = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
     _, keys = embed_fn(params, state, (None, text), key=None, train=False)[0]
     np.testing.assert_allclose(keys, jm.l2_normalize(jnp.asarray(text)), rtol=1e-5)
@@ -156,6 +158,7 @@ def test_a_frozen_side_stays_and_the_other_comes_to_it(place):
         assert told["trained"][name] > told["untrained"][name] + 0.1
 
 
+@pytest.mark.slow
 def test_images_may_be_a_side(tmp_path, capsys):
     random = np.random.default_rng(0)
     level = random.integers(0, 5, 40)
@@ -185,15 +188,22 @@ def test_images_may_be_a_side(tmp_path, capsys):
         ["--loss", "batch_hard", "--labels", "kind"],
         ["--loss", "supervised_contrastive", "--labels", "kind"],
         ["--loss", "normalized_softmax", "--labels", "kind"],
-        ["--loss", "soft_triple", "--labels", "kind"],
+        # Not soft_triple: the sides settle at different centers of one category.
+        ["--loss", "proxy_anchor", "--labels", "kind"],
     ],
     ids=" ".join,
 )
-def test_every_kind_of_loss_learns_pairs(place, tmp_path, options):
-    run = train(place / "pairs.npz", tmp_path / "run", "--steps", "150", *options)
+def test_every_kind_of_loss_learns_pairs(tmp_path, options):
+    path = write_pairs(tmp_path / "pairs.npz", rows=400)
+    # Eight hidden numbers do not stand that half of them are left out.
+    words = ["--steps", "300", "--dropout", "0", "--learning-rate", "1e-2"]
+    run = train(path, tmp_path / "run", *words, *options)
     told = read_json(run / "summary.json")
     assert told["skipped_steps"] == 0
-    name = "query_to_key_mean_reciprocal_rank"
+    # With categories all of one are right, not the partner alone.
+    is_labelled = "--labels" in options
+    name = "mean_average_precision" if is_labelled else "mean_reciprocal_rank"
+    name = f"query_to_key_{name}"
     assert told["trained"][name] > told["untrained"][name] + 0.1
 
 

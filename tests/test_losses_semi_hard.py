@@ -25,7 +25,7 @@ def batch(dim, kind):
 
 
 @pytest.mark.parametrize("kind", ["large", "at the limit"])
-@pytest.mark.parametrize("block_size", [None, 5])
+@pytest.mark.parametrize("block_size", [pytest.param(None, marks=pytest.mark.slow), 5])
 def test_large_classes_equal_loops_and_finite_differences(kind, block_size):
     x, y, where = batch(4, kind)
     assert np.bincount(y).max() > triplets_semi_hard._KEPT_POSITIVES + 1

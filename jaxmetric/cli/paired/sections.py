@@ -118,7 +118,7 @@ def _section(
         if value is not None and option in parameters_of(kind):
             section[option] = list(value)
     dropout = auto.dropout if model.dropout is None else model.dropout
-    if dropout and section.get("hidden"):
+    if section.get("hidden") and (dropout or model.dropout is not None):
         section["dropout"] = dropout
     if is_features and options.pairs.standardize is not False:
         section["standardize"] = True
