@@ -93,10 +93,10 @@ def reduced_blocks(
         return _blocks.choose(by_blocks, m, n, block_size, *leaves)
 
     counts = _numerics.varying_like(jnp.zeros(m, jnp.int32), *leaves)
-    return _with_gradient(plain, fused, counts)(*leaves)
+    return with_gradient(plain, fused, counts)(*leaves)
 
 
-def _with_gradient(
+def with_gradient(
     plain: Callable[..., Result], fused: Callable[..., tuple], counts: jax.Array
 ) -> Callable[..., Result]:
     """Return `plain` with the derivatives of the module's docstring.

@@ -12,6 +12,7 @@ from jaxmetric import (
     _geometry,
     _numerics,
     _rows,
+    _strips,
     distances,
     reductions,
 )
@@ -183,9 +184,9 @@ def contrastive_loss(
         number("positive_weight", positive_weight),
         number("negative_weight", negative_weight),
     )
-    return _rows.row_loss(
+    return _strips.pair_loss(
         comparison,
-        _contrastive_rows,
+        _contrastive_pairs,
         hyper,
         (squared,),
         function=function,
@@ -194,15 +195,15 @@ def contrastive_loss(
     )
 
 
-def _contrastive_rows(
+def _contrastive_pairs(
     block: Block,
     margin: jax.Array,
     positive_margin: jax.Array,
     positive_weight: jax.Array,
     negative_weight: jax.Array,
     squared: bool,
-) -> LossStats:
-    """Sum of h([d_p - positive_margin]+) and h([margin - d_n]+) of [b, n] distances."""
+) -> tuple[jax.Array, jax.Array]:
+    """h([d_p - positive_margin]+) or h([margin - d_n]+) of [b, n] pairs."""
     d = block.distances
     attraction = _penalty(_numerics.relu(d - positive_margin), squared)
     repulsion = _penalty(_numerics.relu(margin - d), squared)
@@ -211,7 +212,7 @@ def _contrastive_rows(
     )
     soft = block.pair_weights
     terms = terms if soft is None else soft * terms
-    return _rows.pair_terms(terms, block.positive | block.negative)
+    return terms, block.positive | block.negative
 
 
 def _penalty(v: jax.Array, squared: bool) -> jax.Array:

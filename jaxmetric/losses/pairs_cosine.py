@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxmetric import _checks, _comparison, _numerics, _rows
+from jaxmetric import _checks, _comparison, _numerics, _strips
 from jaxmetric._geometry import Precision
 from jaxmetric._rows import Block
 from jaxmetric.reductions import LossStats, Reduction
@@ -81,9 +81,9 @@ def cosine_embedding_loss(
         axis_name=axis_name,
     )
     number = partial(_checks.number, function, dtype=comparison.dtype)
-    return _rows.row_loss(
+    return _strips.pair_loss(
         comparison,
-        _cosine_embedding_rows,
+        _cosine_embedding_pairs,
         (number("margin", margin, rows=comparison.num_rows),),
         function=function,
         reduction=reduction,
@@ -91,8 +91,10 @@ def cosine_embedding_loss(
     )
 
 
-def _cosine_embedding_rows(block: Block, margin: jax.Array) -> LossStats:
-    """Sum of 1 - s_p and [s_n - margin]+ of [b, n] cosines."""
+def _cosine_embedding_pairs(
+    block: Block, margin: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """1 - s_p or [s_n - margin]+ of [b, n] pairs of cosines."""
     repulsion = _numerics.relu(block.similarities - margin)
     terms = jnp.where(block.positive, block.distances, repulsion)
-    return _rows.pair_terms(terms, block.positive | block.negative)
+    return terms, block.positive | block.negative
