@@ -101,6 +101,7 @@ def assert_same_run(folder: Path, other: Path, atol: float) -> None:
     assert steps[0] == steps[1]
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_what_one_comes_to(tmp_path):
     data = write_features(tmp_path / "rows.npz")
     run = [data, *OPTIONS, "--steps", "6", "--eval-every", "3"]

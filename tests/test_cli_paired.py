@@ -228,6 +228,7 @@ def test_one_encoder_may_serve_for_both(place, tmp_path):
     assert set(jm.training.load_run(run)[1]) == {"encoder"}
 
 
+@pytest.mark.slow
 def test_a_configuration_trains_again(run, place, tmp_path):
     words = ["train", str(place / "pairs.npz"), "--config", str(run / "config.yaml")]
     assert main([*words, "--steps", "1", "--out", str(tmp_path / "run")]) == 0

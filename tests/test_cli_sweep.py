@@ -131,7 +131,7 @@ def test_train_makes_the_same_model_of_its_configuration(swept, place):
     np.testing.assert_allclose(*losses, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("together", ["2", "64"])
+@pytest.mark.parametrize("together", [pytest.param("2", marks=pytest.mark.slow), "64"])
 def test_models_that_are_computed_together_are_the_same(swept, data, place, together):
     out = place / f"together-{together}"
     turns = ["--together", together, "--out", str(out)]
@@ -174,7 +174,11 @@ def test_images_and_other_numbers_of_the_loss(place):
 
 @pytest.mark.parametrize(
     ("shape", "widths"),
-    [((8, 8, 1), (4,)), ((4, 3, 2), (4,)), ((7, 10, 3), (5, 6))],
+    [
+        pytest.param((8, 8, 1), (4,), marks=pytest.mark.slow),
+        ((4, 3, 2), (4,)),
+        pytest.param((7, 10, 3), (5, 6), marks=pytest.mark.slow),
+    ],
 )
 def test_the_encoder_side_by_side_is_that_of_the_run(shape, widths):
     model = {"kind": "conv", "input_shape": list(shape), "dim": 6}

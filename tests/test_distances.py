@@ -239,7 +239,15 @@ def test_gradients_are_at_most_one_in_each_argument(function, dim, name):
 
 
 @pytest.mark.parametrize("dim", [pytest.param(3, marks=pytest.mark.slow), 33])
-@pytest.mark.parametrize("name", ["euclidean", "sqeuclidean", "cosine", "manhattan"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "euclidean",
+        pytest.param("sqeuclidean", marks=pytest.mark.slow),
+        "cosine",
+        pytest.param("manhattan", marks=pytest.mark.slow),
+    ],
+)
 def test_duplicates_have_zero_gradients_and_finite_hessians(name, dim):
     x = normal(4, dim)
     x[2] = x[0]

@@ -288,6 +288,7 @@ def test_frequencies_are_taken_off_the_logit_of_every_key(block_size):
     assert stats.num_terms.tolist() == [1, 1, 0, 1, 1]
 
 
+@pytest.mark.slow
 def test_with_frequencies_the_loss_is_the_softmax_over_all_items_in_expectation():
     """A large batch drawn by frequency stands for the catalogue, each item once."""
     random = np.random.default_rng(0)
@@ -353,6 +354,7 @@ def test_frequencies_of_keys_that_do_not_exist_change_nothing():
     assert jnp.isnan(loss(y, log_p.at[2].set(jnp.nan), reduction="none").total).all()
 
 
+@pytest.mark.slow
 def test_derivatives_by_frequencies_are_those_of_the_formula():
     x, y = sides(24)
     log_p = frequencies()

@@ -56,7 +56,14 @@ def histogram(x, y, w, **options):
 
 @pytest.mark.parametrize(
     "loss",
-    [lifted, lifted_against_bank, signals, variance, thresholds, histogram],
+    [
+        pytest.param(lifted, marks=pytest.mark.slow),
+        lifted_against_bank,
+        signals,
+        pytest.param(variance, marks=pytest.mark.slow),
+        thresholds,
+        histogram,
+    ],
 )
 @pytest.mark.parametrize(
     "check_vma", [True, pytest.param(False, marks=pytest.mark.slow)]

@@ -13,6 +13,7 @@ from tolerances import DIFFERENCE, PRINTED, STEP, value_bound
 import jaxmetric as jm
 
 losses: Any = jm.losses
+SLOW = pytest.mark.slow
 PAIRS = jnp.array([0, 0, 1, 1])
 F5 = jnp.tile(jnp.array([[0.3, -0.8]]), (4, 1))
 
@@ -85,11 +86,11 @@ def test_regression_values(name, options, value):
     ("name", "options"),
     [
         ("smooth_ap_loss", {}),
-        ("smooth_ap_loss", {"include_self": False}),
+        pytest.param("smooth_ap_loss", {"include_self": False}, marks=SLOW),
         ("pnp_loss", {"variant": "O"}),
-        ("pnp_loss", {"variant": "Ds"}),
-        ("pnp_loss", {"variant": "Iu", "include_self": False}),
-        ("pnp_loss", {"variant": "Ib", "b": 3.0}),
+        pytest.param("pnp_loss", {"variant": "Ds"}, marks=SLOW),
+        pytest.param("pnp_loss", {"variant": "Iu", "include_self": False}, marks=SLOW),
+        pytest.param("pnp_loss", {"variant": "Ib", "b": 3.0}, marks=SLOW),
     ],
 )
 def test_classes_larger_than_one_stretch_of_positives(name, options):

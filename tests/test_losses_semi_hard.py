@@ -24,7 +24,9 @@ def batch(dim, kind):
     return x, y.astype(np.int32), where
 
 
-@pytest.mark.parametrize("kind", ["large", "at the limit"])
+@pytest.mark.parametrize(
+    "kind", ["large", pytest.param("at the limit", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("block_size", [pytest.param(None, marks=pytest.mark.slow), 5])
 def test_large_classes_equal_loops_and_finite_differences(kind, block_size):
     x, y, where = batch(4, kind)
@@ -54,6 +56,7 @@ def test_large_classes_equal_loops_and_finite_differences(kind, block_size):
         np.testing.assert_allclose(gradient, numerical, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_derivatives_do_not_depend_on_how_many_are_kept(monkeypatch):
     x, y, _ = batch(40, "large")
     x = jnp.asarray(x, jnp.float32)

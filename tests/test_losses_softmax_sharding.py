@@ -51,7 +51,9 @@ CALLS = [
     ("info_nce_loss", {"temperature": 0.2, "symmetric": True}),
     ("sigmoid_contrastive_loss", {"bias": -3.0}),
     ("cross_modal_triplet_loss", {}),
-    ("cross_modal_triplet_loss", {"hardest": False}),
+    pytest.param(
+        "cross_modal_triplet_loss", {"hardest": False}, marks=pytest.mark.slow
+    ),
 ]
 
 
@@ -80,7 +82,9 @@ def test_further_keys_on_eight_devices_are_found_by_their_global_index():
     assert_like_one_device(local, loss, sides(2 * BATCH)[:2], [ROWS, ROWS])
 
 
-@pytest.mark.parametrize("keys", [BATCH, 2 * BATCH])
+@pytest.mark.parametrize(
+    "keys", [BATCH, pytest.param(2 * BATCH, marks=pytest.mark.slow)]
+)
 def test_frequencies_of_keys_on_eight_devices(keys):
     x, y, labels, where = sides(keys)
     log_p = jnp.linspace(-3.0, 0.0, keys)

@@ -233,6 +233,7 @@ def test_triplet_loss_over_all_triplets_is_batch_all():
     assert loss == pytest.approx(float(want), rel=SAME["float32"])
 
 
+@pytest.mark.slow
 def test_mined_triplets_in_triplet_loss_give_the_mined_loss():
     x = jax.random.normal(jax.random.key(1), (8, 3))
     labels = jnp.array([0, 0, 0, 1, 1, 2, 2, 3])

@@ -24,7 +24,10 @@ def transformer(**options) -> Any:
     return jm.models.TransformerEncoder(5, **named, rngs=nnx.Rngs(0, dropout=1))
 
 
-@pytest.mark.parametrize("make", [words, transformer, lambda: words(dim=3)])
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(words, marks=pytest.mark.slow), transformer, lambda: words(dim=3)],
+)
 def test_padding_does_not_change_an_embedding(make):
     encoder = make()
     encoder.eval()
@@ -34,7 +37,9 @@ def test_padding_does_not_change_an_embedding(make):
     np.testing.assert_allclose(jnp.linalg.norm(whole[:2], axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [words, transformer])
+@pytest.mark.parametrize(
+    "make", [words, pytest.param(transformer, marks=pytest.mark.slow)]
+)
 def test_a_text_without_tokens_has_finite_values_and_gradients(make):
     embed, params, state = jm.training.as_functional(make())
 

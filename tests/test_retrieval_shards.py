@@ -72,6 +72,7 @@ def test_metrics_of_one_set(axis_type, check_vma, block_size):
     same(found, retrieval.evaluate(x, labels, where=where))
 
 
+@pytest.mark.slow
 def test_metrics_of_each_query_and_of_two_sides():
     x, labels = tight_clusters(1, 16)
     y, ref_labels = tight_clusters(2, 40)

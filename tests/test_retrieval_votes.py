@@ -43,7 +43,15 @@ def whole_rows(seed, n, num_classes=4, dim=2):
     return x, rng.integers(0, num_classes, n).astype(np.int32)
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 23])
+@pytest.mark.parametrize(
+    "k",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=pytest.mark.slow),
+        5,
+        pytest.param(23, marks=pytest.mark.slow),
+    ],
+)
 def test_votes_with_many_ties(k):
     x, labels = whole_rows(0, 24)
     expected = oracle(x.tolist(), labels, k=k)

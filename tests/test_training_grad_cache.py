@@ -103,7 +103,8 @@ def assert_same(got: Any, want: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "chunk_size"),
     [
-        *[(name, size) for name in ENCODERS for size in (6, 10)],
+        *[(name, 10) for name in ENCODERS],
+        *[pytest.param(name, 6, marks=pytest.mark.slow) for name in ENCODERS],
         ("mlp", 1),
         ("mlp", ROWS),
     ],
@@ -118,7 +119,7 @@ def test_the_gradient_is_that_of_the_whole_batch(name, chunk_size):
     assert_same(got, jax.jit(plain(embed_fn, loss_fn))(*arguments, **run))
 
 
-@pytest.mark.parametrize("chunk_size", [6, 10])
+@pytest.mark.parametrize("chunk_size", [pytest.param(6, marks=pytest.mark.slow), 10])
 def test_each_chunk_has_random_numbers_of_its_own_in_both_directions(chunk_size):
     embed_fn, params, model_state = as_functional(mlp(rate=0.5))
     num_chunks = -(-ROWS // chunk_size)

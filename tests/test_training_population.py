@@ -114,7 +114,7 @@ def each_alone():
     ("shared_key", "group_size"),
     [
         (False, None),
-        (True, None),
+        pytest.param(True, None, marks=pytest.mark.slow),
         (True, 1),
         pytest.param(False, 2, marks=pytest.mark.slow),
     ],
