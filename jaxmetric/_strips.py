@@ -31,9 +31,10 @@ from jaxmetric._geometry import Geometry
 from jaxmetric._rows import Block
 from jaxmetric.reductions import LossStats, Reduction, mean_of, weighted_total
 
-# Numbers in a strip, and its fewest rows, as for blocks of whole rows.
-_CPU_ELEMENTS, _CPU_ROWS = 2**18, 256
-_ACCELERATOR_ELEMENTS, _ACCELERATOR_ROWS = 2**24, 128
+# Numbers in a strip, its fewest rows, and up to how many numbers the matrix is one
+# strip: small ones stay in a CPU core's cache, large ones make fast products.
+_CPU = 2**18, 256, 2**20
+_ACCELERATOR = 2**24, 128, 2**24
 
 _TO_A_SCALAR = ("mean", "mean_active", "mean_per_anchor", "sum")
 
@@ -350,8 +351,7 @@ def _add(around: Any, found: Any, i: Any, b: int) -> Any:
 
 def _choose(walk: Callable[..., Any], m: int, *operands: Any) -> Any:
     """Call `walk(number, *operands)` with the number of blocks of the platform."""
-    cpu = _number(m, _CPU_ELEMENTS, _CPU_ROWS)
-    accelerator = _number(m, _ACCELERATOR_ELEMENTS, _ACCELERATOR_ROWS)
+    cpu, accelerator = _number(m, *_CPU), _number(m, *_ACCELERATOR)
     if cpu == accelerator:
         return walk(cpu, *operands)
     return lax.platform_dependent(
@@ -359,8 +359,10 @@ def _choose(walk: Callable[..., Any], m: int, *operands: Any) -> Any:
     )
 
 
-def _number(m: int, elements: int, minimum: int) -> int:
+def _number(m: int, elements: int, minimum: int, whole: int) -> int:
     """Return an odd number of blocks, from static shapes only."""
+    if m * m <= whole:
+        return 1
     # A strip of b rows has b (m + b) / 2 numbers.
     b = max(minimum, int((-m + math.sqrt(m * m + 8 * elements)) / 2))
     return -(-m // b) | 1

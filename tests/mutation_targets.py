@@ -44,7 +44,7 @@ _LOSSES = {
     "pairs_cosine": (_VALUES, _PAIR_VALUES),
     "proxies": (_VALUES,),
     "ranking_histogram": ("test_losses_ranking.py",),
-    "softmax": (_VALUES,),
+    "softmax": (_VALUES, "test_strips.py"),
     "softmax_neighbours": ("test_losses_softmax_neighbours.py",),
     "triplets": (_VALUES,),
     "triplets_mined": (_VALUES, "test_hinges.py"),

@@ -90,15 +90,14 @@ def rows_of(distance: Any = "euclidean", reduction: Any = "mean_per_anchor", **c
     return loss
 
 
-@pytest.fixture(params=[(1, 2), (1, 5), (1, 100)], ids=["7", "3", "1"])
+@pytest.fixture(params=[2, 5, 100], ids=["7", "3", "1"])
 def blocks(request, monkeypatch):
     """Set the rows of a block, for 7 blocks of 11 rows (one of padding), 3 or 1."""
-    set_blocks(monkeypatch, *request.param)
+    set_blocks(monkeypatch, request.param)
 
 
-def set_blocks(monkeypatch, elements=1, rows=2):
-    monkeypatch.setattr(_strips, "_CPU_ELEMENTS", elements)
-    monkeypatch.setattr(_strips, "_CPU_ROWS", rows)
+def set_blocks(monkeypatch, rows=2):
+    monkeypatch.setattr(_strips, "_CPU", (1, rows, 1))
 
 
 def take(case: dict) -> tuple:
@@ -204,7 +203,7 @@ def test_each_device_may_have_a_batch_of_its_own(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 2, 5, 724, 725, 1024, 32_769])
 def test_the_number_of_blocks_is_odd_and_they_hold_all_rows(rows):
     for elements, minimum in itertools.product((1, 2**10, 2**18, 2**24), (1, 128, 256)):
-        number = _strips._number(rows, elements, minimum)
+        number = _strips._number(rows, elements, minimum, elements)
         assert number % 2 == 1
         b = -(-rows // number)
         # Never by tiny blocks: at most one of three is lost to make the number odd.
