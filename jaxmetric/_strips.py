@@ -262,11 +262,17 @@ def _sums(strip: Callable, moved: _Circle, known: _Circle, shared: Any) -> Terms
     """Return the sums of the terms of all rows, those of padding last."""
     number, b = known.blocks.x_exists.shape
 
+    # Where the walk itself is differentiated, in second order, strips are made again,
+    # and in reverse over reverse once more for what was made again.
+    again = partial(jax.checkpoint, prevent_cse=False)
+
+    @again
     def found(i: Any, mine: Any, known_mine: Any) -> Terms:
         others, known_others = _take((moved.around, known.around), i, number, b)
         own, later = strip((mine, others), (known_mine, known_others), shared)
         return jax.tree.map(lambda *both: jnp.concatenate(both), own, later)
 
+    @again
     def step(sums: Terms, block: tuple) -> tuple[Terms, None]:
         return _add(sums, found(*block), block[0], b), None
 

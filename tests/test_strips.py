@@ -1,6 +1,9 @@
 """Strips of a batch against itself, against whole rows of the same formula."""
 
 import itertools
+import os
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -208,6 +211,33 @@ def test_the_number_of_blocks_is_odd_and_they_hold_all_rows(rows):
         b = -(-rows // number)
         # Never by tiny blocks: at most one of three is lost to make the number odd.
         assert b >= min(minimum, rows) // 3
+
+
+_MEMORY = """
+import jax, jax.numpy as jnp, jaxmetric as jm
+for n in (2048, 8192):
+    labels, x = jnp.arange(n) // 4, jax.ShapeDtypeStruct((n, 16), jnp.float32)
+    grad = jax.grad(lambda x: jm.losses.supervised_contrastive_loss(x, labels))
+    for program in (
+        lambda x, v: jax.jvp(grad, (x,), (v,))[1],
+        lambda x, v: jax.grad(lambda x: jnp.vdot(grad(x), v))(x),
+    ):
+        compiled = jax.jit(program).lower(x, x).compile()
+        print(compiled.memory_analysis().temp_size_in_bytes)
+"""
+
+
+@pytest.mark.slow
+def test_second_order_takes_memory_of_a_strip():
+    flags = {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="}
+    environment = {**os.environ, **flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _MEMORY]
+    told = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    )
+    small, large = np.array(told.stdout.split(), float).reshape(2, 2)
+    # Four times the rows have sixteen times the pairs.
+    assert (large < 6 * small).all()
 
 
 NAMED: dict[str, Any] = {
