@@ -252,6 +252,9 @@ NAMED: dict[str, Any] = {
 @pytest.mark.parametrize("name", NAMED)
 def test_losses_by_strips_are_those_by_blocks(name):
     case = batch(1030, 40)
+    if name != "contrastive":
+        # Ids keep a row from itself as well: without them the index must do it.
+        del case["ids"]
     x = case.pop("embeddings")
 
     @jax.jit
