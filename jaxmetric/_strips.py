@@ -141,11 +141,13 @@ def pair_loss(
 
 
 def _row_of_terms(block: Block, *hyper_and_static: Any) -> LossStats:
+    """Return the statistics of rows of a formula with one term a pair."""
     *hyper, pair, static = hyper_and_static
     return _rows.pair_terms(*pair(block, *hyper, *static))
 
 
 def _one_term_a_pair(block: Block, *hyper_and_static: Any) -> Terms:
+    """Return the same to be summed: terms, who has one, and which are above 0."""
     *hyper, pair, static = hyper_and_static
     terms, is_term = pair(block, *hyper, *static)
     terms = jnp.where(is_term, terms, 0)
@@ -153,6 +155,7 @@ def _one_term_a_pair(block: Block, *hyper_and_static: Any) -> Terms:
 
 
 def _sums_of_terms(sums: Terms, *hyper_and_static: Any) -> LossStats:
+    """Return the statistics that sums of these are."""
     total, count, active = sums
     return LossStats(total, count.astype(jnp.int32), active.astype(jnp.int32))
 
